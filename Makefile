@@ -1,0 +1,38 @@
+# `make demo` and `make test` are all a new machine needs; both build .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A CUDA machine gets the CUDA engine, every other one the CPU engine.
+ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+STAMP := $(VENV)/.setup-$(ENGINE)
+
+.PHONY: setup demo test test-slow test-gpu lint clean
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$(ENGINE),dev]'
+ifeq ($(ENGINE),cpu)
+	$(BIN)/python .ci/cpu_environment.py
+endif
+	touch $@
+
+demo: setup
+	$(BIN)/vllm-csp demo
+
+test: setup lint
+	$(BIN)/python -m pytest -m 'not gpu and not slow'
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""What faces people: HTTP routes, client, command line."""

@@ -1,0 +1,105 @@
+"""One chat answer on its way out: its tokens, its image, its masks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+from vllm.outputs import RequestOutput
+
+from vllm_csp.masks import encode_mask
+from vllm_csp.sam.postprocess import unpack_mask
+from vllm_csp.serving.protocol import SegmentationOptions
+from vllm_csp.worker import MaskJob
+
+FORCED_TEXT = "[SEG]."
+
+
+@dataclass
+class Answer:
+    """State of one request between rendering and the last byte."""
+
+    request_key: str
+    options: SegmentationOptions
+    wants_image: bool
+    seg_token_id: int
+    max_masks: int
+    image: Image.Image | None = None
+    image_key: str = ""
+    token_ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    visual_tokens: int = 0
+    released: bool = False
+
+    @property
+    def forced(self) -> bool:
+        """Whether the answer is fixed."""
+        return self.options.mode == "force"
+
+    def find_image(self, conversation: Sequence[Any]) -> None:
+        """Take the image that the renderer left in the conversation."""
+        for message in conversation:
+            content = message.get("content")
+            for part in content if isinstance(content, list) else ():
+                if part["type"] == "image":
+                    self.image, self.image_key = part["image"], part["image_key"]
+
+    def mask_job(self, index: int) -> MaskJob | None:
+        """What to ask the engine for choice `index`; None when there is nothing to segment."""
+        tokens = self.token_ids[index]
+        if self.forced:
+            indexes = [0]
+        else:
+            indexes = [i for i, token in enumerate(tokens) if token == self.seg_token_id]
+        if self.image is None or not indexes:
+            return None
+        return MaskJob(
+            request_key=self.request_key,
+            image_key=self.image_key,
+            token_ids=tokens,
+            indexes=indexes[: self.max_masks],
+        )
+
+    def encode(self, packed: dict[str, Any]) -> list[dict[str, Any]]:
+        """JSON masks of the engine's packed ones."""
+        height, width = packed["size"]
+        return [
+            encode_mask(
+                unpack_mask(bits, (height, width)), score, seg_index, self.options.mask_format
+            )
+            for seg_index, (bits, score) in enumerate(
+                zip(packed["masks"], packed["scores"], strict=True)
+            )
+        ]
+
+    def stats(self) -> dict[str, Any]:
+        """The `segmentation` object of the response."""
+        return {"policy": "dense", "visual_tokens": self.visual_tokens}
+
+
+class AnswerTap:
+    """Passes engine outputs on, noting each choice's tokens in the answer.
+
+    Texts lose the space that detokenising after the prompt puts before them; a forced answer gets
+    its fixed text.
+    """
+
+    def __init__(self, answer: Answer, outputs: AsyncIterator[RequestOutput]) -> None:
+        self._answer = answer
+        self._outputs = outputs
+        self._started: set[int] = set()
+
+    async def __aiter__(self) -> AsyncIterator[RequestOutput]:
+        async for result in self._outputs:
+            for output in result.outputs:
+                self._answer.token_ids[output.index].extend(output.token_ids)
+                if self._answer.forced:
+                    if output.finish_reason is not None:
+                        output.text, output.finish_reason = FORCED_TEXT, "stop"
+                elif output.index not in self._started:
+                    output.text = output.text.lstrip(" ")
+                    if output.text:
+                        self._started.add(output.index)
+            yield result

@@ -1,0 +1,189 @@
+"""vLLM's chat completion with masks added to its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from fastapi import Request
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+)
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.exceptions import VLLMValidationError
+from vllm.outputs import RequestOutput
+
+from vllm_csp.config import CspConfig
+from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
+from vllm_csp.serving.answer import Answer, AnswerTap
+from vllm_csp.serving.mask_client import MaskClient
+from vllm_csp.serving.protocol import (
+    SegmentationChatRequest,
+    SegmentationMessage,
+    SegmentationOptions,
+)
+
+
+class SegmentationChat(OpenAIServingChat):
+    """Follows each answer's tokens, and asks the engine for the masks of its [SEG]s."""
+
+    masks: MaskClient
+    settings: CspConfig
+
+    @classmethod
+    def adopt(cls, chat: OpenAIServingChat, settings: CspConfig) -> SegmentationChat:
+        """Take over a chat handler that vLLM has set up, with all its settings."""
+        adopted = cls.__new__(cls)
+        adopted.__dict__.update(chat.__dict__)
+        adopted.masks = MaskClient(chat.engine_client)
+        adopted.settings = settings
+        return adopted
+
+    async def create_chat_completion(
+        self, request: ChatCompletionRequest, raw_request: Request | None = None
+    ) -> AsyncGenerator[str, None] | ChatCompletionResponse | ErrorResponse:
+        """Answer one chat request.
+
+        Raises `VLLMValidationError` (a 400) for options that exclude each other.
+        """
+        options = getattr(request, "segmentation", None)
+        answer = Answer(
+            request_key=uuid.uuid4().hex,
+            options=options or SegmentationOptions(),
+            wants_image=options is not None,
+            seg_token_id=self.renderer.get_tokenizer().seg_token_id,
+            max_masks=self.settings.max_masks_per_answer,
+        )
+        _check(request, answer.options)
+        assert isinstance(request, SegmentationChatRequest)
+        request._answer = answer
+        try:
+            result = await super().create_chat_completion(request, raw_request)
+        except BaseException:
+            self._release(answer)
+            raise
+        if isinstance(result, (ErrorResponse, ChatCompletionResponse)):
+            self._release(answer)
+        return result
+
+    async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
+        """Render, and mark the engine request with its own key and its image's."""
+        result = await super().render_chat_request(request)
+        if isinstance(result, ErrorResponse):
+            return result
+        answer = _answer_of(request)
+        answer.find_image(result[0])
+        if answer.image is None and answer.wants_image:
+            raise VLLMValidationError(
+                "`segmentation` needs an image: add an `image_url` part to a user message",
+                parameter="segmentation",
+            )
+        if answer.image is not None:
+            request.vllm_xargs = {
+                **(request.vllm_xargs or {}),
+                REQUEST_KEY: answer.request_key,
+                IMAGE_KEY: answer.image_key,
+            }
+        return result
+
+    async def chat_completion_full_generator(
+        self,
+        request: ChatCompletionRequest,
+        result_generator: AsyncIterator[RequestOutput],
+        *args: Any,
+        **kwargs: Any,
+    ) -> ErrorResponse | ChatCompletionResponse:
+        """The whole answer, masks in each choice's message."""
+        answer = _answer_of(request)
+        tap = AnswerTap(answer, result_generator)
+        response = await super().chat_completion_full_generator(request, tap, *args, **kwargs)
+        if isinstance(response, ErrorResponse):
+            return response
+        masks = await asyncio.gather(
+            *(self._masks_of(answer, choice.index) for choice in response.choices)
+        )
+        for choice, found in zip(response.choices, masks, strict=True):
+            choice.message = SegmentationMessage(**choice.message.model_dump(), masks=found)
+        if answer.options.stats:
+            response.segmentation = answer.stats()
+        return response
+
+    async def chat_completion_stream_generator(
+        self,
+        request: ChatCompletionRequest,
+        result_generator: AsyncIterator[RequestOutput],
+        *args: Any,
+        **kwargs: Any,
+    ) -> AsyncGenerator[str, None]:
+        """The answer in chunks; a choice's last chunk carries its masks in `delta.masks`."""
+        answer = _answer_of(request)
+        tap = AnswerTap(answer, result_generator)
+        chunks = super().chat_completion_stream_generator(request, tap, *args, **kwargs)
+        try:
+            async for chunk in chunks:
+                yield await self._with_masks(chunk, answer)
+        except Exception as error:
+            yield f"data: {self.create_streaming_error_response(error)}\n\n"
+            yield "data: [DONE]\n\n"
+        finally:
+            self._release(answer)
+
+    async def _with_masks(self, chunk: str, answer: Answer) -> str:
+        if '"finish_reason":"' not in chunk:
+            return chunk
+        payload = json.loads(chunk.removeprefix("data: "))
+        for choice in payload["choices"]:
+            if choice.get("finish_reason"):
+                choice["delta"]["masks"] = await self._masks_of(answer, choice["index"])
+                if answer.options.stats:
+                    payload["segmentation"] = answer.stats()
+        return f"data: {json.dumps(payload)}\n\n"
+
+    async def _masks_of(self, answer: Answer, index: int) -> list[dict[str, Any]]:
+        job = answer.mask_job(index)
+        if job is None:
+            return []
+        assert answer.image is not None
+        packed = await self.masks.decode(job, answer.image)
+        return await asyncio.to_thread(answer.encode, packed)
+
+    def _release(self, answer: Answer) -> None:
+        if answer.image is not None and not answer.released:
+            answer.released = True
+            self.masks.release(answer.request_key)
+
+
+def _answer_of(request: ChatCompletionRequest) -> Answer:
+    assert isinstance(request, SegmentationChatRequest)
+    answer: Answer = request._answer
+    return answer
+
+
+def _check(request: ChatCompletionRequest, options: SegmentationOptions) -> None:
+    if request.use_beam_search:
+        raise VLLMValidationError(
+            "beam search gives no masks; use sampling or greedy decoding",
+            parameter="use_beam_search",
+        )
+    unknown = set(request.chat_template_kwargs or {}) - {"conv_template"}
+    if unknown:
+        raise VLLMValidationError(
+            f"unknown chat_template_kwargs {sorted(unknown)}; LISA takes `conv_template`",
+            parameter="chat_template_kwargs",
+        )
+    if options.mode != "force":
+        return
+    if (request.n or 1) > 1:
+        raise VLLMValidationError("mode `force` has one answer: n must be 1", parameter="n")
+    if request.logprobs:
+        raise VLLMValidationError(
+            "mode `force` samples nothing: leave `logprobs` out", parameter="logprobs"
+        )
+    # One prefill: the mask's query is the row of the last prompt token.
+    request.max_completion_tokens = request.max_tokens = 1
+    request.min_tokens, request.temperature = 0, 0.0

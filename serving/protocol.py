@@ -1,0 +1,58 @@
+"""What the chat endpoint takes and returns beyond OpenAI's fields."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatMessage
+
+
+class SegmentationOptions(BaseModel):
+    """The request field `segmentation`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["generate", "force"] = Field(
+        "generate",
+        description=(
+            "`generate`: the model answers, one mask per [SEG] it writes. `force`: the mask of the "
+            "fixed answer `[SEG].`, from one prefill without decoding."
+        ),
+    )
+    mask_format: Literal["rle", "png"] = Field(
+        "rle", description="COCO run-length encoding in `counts`, or a PNG data URL in `png`."
+    )
+    stats: bool = Field(False, description="Add a `segmentation` object with token statistics.")
+
+
+class SegmentationChatRequest(ChatCompletionRequest):
+    """OpenAI's chat request with `segmentation` (through `extra_body` in the OpenAI client)."""
+
+    segmentation: SegmentationOptions | None = None
+
+    # Where the request's answer is followed; set by the chat handler.
+    _answer: Any = PrivateAttr(default=None)
+
+
+class Mask(BaseModel):
+    """One mask, in the original image's pixels.
+
+    size (height, width); counts: COCO run-length encoding, or png: data URL of a black-and-white
+    image; bbox (x, y, width, height); area in pixels; score: mean foreground probability inside the
+    mask, 0..1; seg_index: which [SEG] of the answer it belongs to.
+    """
+
+    size: tuple[int, int]
+    counts: str | None = None
+    png: str | None = None
+    bbox: tuple[int, int, int, int]
+    area: int
+    score: float
+    seg_index: int
+
+
+class SegmentationMessage(ChatMessage):
+    """An answer with its masks, in order of the [SEG] tokens."""
+
+    masks: list[dict[str, object]] = Field(default_factory=list)

@@ -1,0 +1,47 @@
+"""Settings of the plugin, given as `--additional-config '{"csp": {...}}'`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ConversationTemplate = Literal["llava_v1", "llava_llama_2"]
+
+
+class CspConfig(BaseModel):
+    """What a server can choose; every field has a default that suits LISA-7B."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    conv_template: ConversationTemplate = Field(
+        "llava_v1",
+        description="Conversation template; a request may override it in `chat_template_kwargs`.",
+    )
+    embedding_cache_size: int = Field(
+        256, ge=1, description="SAM image embeddings kept on the device (2 MiB each in bf16)."
+    )
+    max_masks_per_answer: int = Field(
+        32, ge=1, description="Masks decoded per answer; further [SEG] tokens get none."
+    )
+
+    @classmethod
+    def from_additional_config(cls, additional_config: Mapping[str, Any] | None) -> CspConfig:
+        """Read the `csp` entry of vLLM's `additional_config`.
+
+        Raises `ValueError` naming the wrong field and the allowed ones.
+        """
+        section = dict(additional_config or {}).get("csp", {})
+        if not isinstance(section, Mapping):
+            raise ValueError('additional_config["csp"] must be an object, as in {"csp": {...}}')
+        try:
+            return cls(**section)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+            )
+            allowed = ", ".join(cls.model_fields)
+            raise ValueError(
+                f"additional_config['csp'] is wrong: {problems}. Fields: {allowed}"
+            ) from error

@@ -1,0 +1,1 @@
+"""LISA for vLLM: configuration, tokens, image processor, model class."""

@@ -1,0 +1,52 @@
+"""Engine flags that LISA needs, set when vLLM has read the configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm.model_executor.models.config import VerifyAndUpdateConfig
+
+from vllm_csp.config import CspConfig
+from vllm_csp.plugin import TOKENIZER_MODE
+
+if TYPE_CHECKING:
+    from vllm.config import ModelConfig, VllmConfig
+
+WORKER_EXTENSION = "vllm_csp.worker.MaskWorkerExtension"
+READOUT_PROCESSOR = "vllm_csp.readout.processor:ReadoutProcessor"
+
+
+class LisaEngineHook(VerifyAndUpdateConfig):
+    """Chooses tokenizer, worker extension and read-out recorder, so that no user has to."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: ModelConfig) -> None:
+        """Use LISA's tokenizer, and decode images without flattening their alpha channel."""
+        model_config.tokenizer_mode = TOKENIZER_MODE
+        multimodal = model_config.multimodal_config
+        image_options = dict(multimodal.media_io_kwargs.get("image", {}))
+        # `None` keeps the decoded mode: LISA's reader drops alpha, vLLM would paint it white.
+        multimodal.media_io_kwargs["image"] = {**image_options, "image_mode": None}
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: VllmConfig) -> None:
+        """Install what carries masks out of the worker.
+
+        Raises `ValueError` with the reason and the fix for flags that cannot work.
+        """
+        CspConfig.from_additional_config(vllm_config.additional_config)
+        parallel = vllm_config.parallel_config
+        if parallel.pipeline_parallel_size > 1:
+            raise ValueError(
+                "LISA needs image encoder and mask decoder in one worker: pipeline parallelism is "
+                "not supported. Use --tensor-parallel-size or --data-parallel-size instead."
+            )
+        if parallel.worker_extension_cls not in ("", WORKER_EXTENSION):
+            raise ValueError(
+                f"--worker-extension-cls {parallel.worker_extension_cls} collides with the one "
+                f"that decodes masks: let it inherit from {WORKER_EXTENSION}, or leave it out."
+            )
+        parallel.worker_extension_cls = WORKER_EXTENSION
+        processors = list(vllm_config.model_config.logits_processors or [])
+        if READOUT_PROCESSOR not in processors:
+            vllm_config.model_config.logits_processors = [*processors, READOUT_PROCESSOR]

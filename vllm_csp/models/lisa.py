@@ -1,0 +1,210 @@
+"""LISA as a vLLM model: CLIP, projector and Llama for the text, SAM for the masks.
+
+Source of the layout: LISA's `model/LISA.py`. Llama and CLIP are vLLM's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from vllm.config import VllmConfig
+from vllm.distributed import get_tensor_model_parallel_rank
+from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+from vllm.model_executor.models.clip import CLIPVisionModel
+from vllm.model_executor.models.interfaces import MultiModalEmbeddings, SupportsMultiModal
+from vllm.model_executor.models.module_mapping import MultiModelKeys
+from vllm.model_executor.models.utils import (
+    AutoWeightsLoader,
+    WeightsMapper,
+    init_vllm_registered_model,
+    maybe_prefix,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.sequence import IntermediateTensors
+
+from vllm_csp.config import CspConfig
+from vllm_csp.models.config import LisaConfig
+from vllm_csp.models.processor import (
+    LisaDummyInputs,
+    LisaProcessingInfo,
+    LisaProcessor,
+    tensor_to_key,
+)
+from vllm_csp.models.projector import build_projector, build_text_hidden_fcs
+from vllm_csp.models.weights import checkpoint_shapes, weight_folder, with_prefix
+from vllm_csp.readout.recorder import Recorder
+from vllm_csp.readout.store import ReadoutStore
+from vllm_csp.sam.geometry import VIT_H, SamGeometry
+from vllm_csp.sam.mask_service import MaskService
+from vllm_csp.sam.sam import Sam
+
+VISION_TOWER_PREFIX = "vision_tower."
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    LisaProcessor, info=LisaProcessingInfo, dummy_inputs=LisaDummyInputs
+)
+class LISAForCausalLM(nn.Module, SupportsMultiModal):
+    """The published checkpoint layout, loaded unchanged.
+
+    Forward computes the language model's hidden states; masks are decoded outside of it, by
+    `masks`, from the queries that `recorder` kept.
+    """
+
+    packed_modules_mapping = {  # noqa: RUF012 - vLLM's interface
+        "qkv_proj": ["q_proj", "k_proj", "v_proj"],
+        "gate_up_proj": ["gate_proj", "up_proj"],
+    }
+
+    hf_to_vllm_mapper = WeightsMapper(
+        orig_to_new_substr={"rotary_emb.inv_freq": None, ".position_ids": None},
+        orig_to_new_prefix={
+            "model.mm_projector.": "mm_projector.",
+            "model.text_hidden_fcs.": "text_hidden_fcs.",
+            "model.visual_model.": "visual_model.",
+            # Some forks keep the tower in the checkpoint; it is read from its own place.
+            "model.vision_tower.": None,
+            "model.": "language_model.model.",
+            "lm_head.": "language_model.lm_head.",
+            # The rest of a full CLIP checkpoint.
+            f"{VISION_TOWER_PREFIX}text_model.": None,
+            f"{VISION_TOWER_PREFIX}visual_projection.": None,
+            f"{VISION_TOWER_PREFIX}text_projection.": None,
+            f"{VISION_TOWER_PREFIX}logit_scale": None,
+        },
+    )
+
+    @classmethod
+    def get_placeholder_str(cls, modality: str, i: int) -> str | None:
+        """Text that stands for an image in a plain prompt."""
+        if modality == "image":
+            return "<image>"
+        raise ValueError(f"LISA takes images, not {modality}")
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        config: LisaConfig = vllm_config.model_config.hf_config
+        settings = CspConfig.from_additional_config(vllm_config.additional_config)
+        self.config = config
+        self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_index])
+        self.secondary_weights = [
+            DefaultModelLoader.Source(config.vision_tower, None, prefix=VISION_TOWER_PREFIX)
+        ]
+        with self._mark_tower_model(vllm_config, "image"):
+            self.vision_tower = CLIPVisionModel(
+                config.vision_config,
+                quant_config=None,
+                num_hidden_layers_override=_selected_layers(config),
+                require_post_norm=False,
+                prefix=maybe_prefix(prefix, "vision_tower"),
+            )
+            self.mm_projector = build_projector(config)
+            self.visual_model = Sam(_sam_geometry(vllm_config))
+        with self._mark_language_model(vllm_config):
+            self.language_model = init_vllm_registered_model(
+                vllm_config=vllm_config,
+                hf_config=config.text_config,
+                prefix=maybe_prefix(prefix, "language_model"),
+                architectures=["LlamaForCausalLM"],
+            )
+        self.text_hidden_fcs = build_text_hidden_fcs(config)
+        self.masks = MaskService(self.visual_model, settings.embedding_cache_size)
+        self.recorder = Recorder(
+            vllm_config.instance_id,
+            project=self.text_hidden_fcs[0],
+            store=ReadoutStore(self.masks.embeddings.pin, self.masks.embeddings.unpin),
+        )
+        # Masks are decoded once, not by every tensor-parallel rank.
+        self.decodes_masks = get_tensor_model_parallel_rank() == 0
+
+    def embed_multimodal(
+        self,
+        clip_pixels: torch.Tensor | None = None,
+        sam_pixels: torch.Tensor | list[torch.Tensor] | None = None,
+        original_size: torch.Tensor | None = None,
+        image_key: torch.Tensor | None = None,
+        **kwargs: object,
+    ) -> MultiModalEmbeddings:
+        """Rows for the language model, and SAM's embedding into the cache as a side effect.
+
+        clip_pixels uint8 [B, S, S, 3], sam_pixels B x uint8 [h, w, 3] (long side 1024),
+        original_size int [B, 2] (height, width), image_key uint8 [B, 16]. Returns
+        [B, num_image_tokens, hidden].
+        """
+        if clip_pixels is None:
+            return []
+        assert sam_pixels is not None and original_size is not None and image_key is not None
+        if self.decodes_masks:
+            self.masks.encode(
+                keys=[tensor_to_key(key) for key in image_key],
+                pixels=list(sam_pixels),
+                original_sizes=[(int(height), int(width)) for height, width in original_size],
+            )
+        return self.image_features(clip_pixels)
+
+    def image_features(self, clip_pixels: torch.Tensor) -> torch.Tensor:
+        """Projected patch features: uint8 [B, S, S, 3] -> [B, num_image_tokens, hidden]."""
+        strategy = "full" if self.config.mm_vision_select_feature == "cls_patch" else "default"
+        pixels = _normalise_clip(clip_pixels, self.vision_tower.dtype)
+        return self.mm_projector(self.vision_tower(pixels, feature_select_strategy=strategy))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: IntermediateTensors | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: object,
+    ) -> torch.Tensor:
+        """Hidden states [tokens, hidden] after the final norm."""
+        return self.language_model.model(
+            input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds
+        )
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
+        """Logits of the sampling rows; these are the rows that masks are read out from."""
+        self.recorder.see(hidden_states)
+        return self.language_model.compute_logits(hidden_states)
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """Load the published names; returns the parameters that were loaded."""
+        return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+
+    def get_mm_mapping(self) -> MultiModelKeys:
+        """Which modules belong to which part."""
+        return MultiModelKeys.from_string_field(
+            language_model="language_model",
+            connector=["mm_projector", "text_hidden_fcs"],
+            tower_model=["vision_tower", "visual_model"],
+        )
+
+
+def _selected_layers(config: LisaConfig) -> int:
+    """Layers of the tower up to the one whose output is used (-2: all but the last)."""
+    layers: int = config.vision_config.num_hidden_layers
+    select = config.mm_vision_select_layer
+    return select + 1 + layers if select < 0 else select
+
+
+def _sam_geometry(vllm_config: VllmConfig) -> SamGeometry:
+    """Read off the checkpoint's tensors; ViT-H, LISA's own, when there are none to read."""
+    model_config, load_config = vllm_config.model_config, vllm_config.load_config
+    if load_config.load_format == "dummy":
+        return VIT_H
+    folder = weight_folder(model_config.model, model_config.revision, load_config.download_dir)
+    return SamGeometry.from_shapes(with_prefix(checkpoint_shapes(folder), "model.visual_model."))
+
+
+# OpenAI's CLIP image statistics, in 0..1.
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def _normalise_clip(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """uint8 [B, S, S, 3] -> normalised [B, 3, S, S], computed in fp32."""
+    mean = torch.tensor(_CLIP_MEAN, device=pixels.device)
+    std = torch.tensor(_CLIP_STD, device=pixels.device)
+    scaled = (pixels.float() / 255 - mean) / std
+    return scaled.permute(0, 3, 1, 2).contiguous().to(dtype)

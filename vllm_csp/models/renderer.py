@@ -1,0 +1,159 @@
+"""From chat messages to what the engine takes: token ids and the decoded image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image as PILImage
+from vllm.config import VllmConfig
+from vllm.exceptions import VLLMValidationError
+from vllm.renderers.base import BaseRenderer
+from vllm.renderers.chat_utils import (
+    ChatCompletionMessageParam,
+    ConversationMessage,
+    parse_chat_messages,
+    parse_chat_messages_async,
+)
+from vllm.renderers.inputs import DictPrompt
+from vllm.renderers.inputs.preprocess import parse_dec_only_prompt
+from vllm.renderers.params import ChatParams
+
+from vllm_csp.config import CspConfig
+from vllm_csp.images import image_key
+from vllm_csp.models.conversation import Piece, Turn, build_prompt
+from vllm_csp.models.processor import decoded_image
+from vllm_csp.models.tokenizer import LisaTokenizer
+
+def prompt_pieces(
+    conversation: Sequence[Mapping[str, Any]], default_template: str = "llava_v1", **options: Any
+) -> list[Piece]:
+    """Prompt pieces of parsed chat messages.
+
+    Of the options, `conv_template` and `continue_final_message` have a meaning here. Raises
+    `VLLMValidationError` (a 400) for an unknown template, roles out of order, or an image outside a
+    user message.
+    """
+    template = options.get("conv_template") or default_template
+    if template not in ("llava_v1", "llava_llama_2"):
+        raise VLLMValidationError(
+            f"conv_template {template!r} is unknown; choose llava_v1 or llava_llama_2",
+            parameter="chat_template_kwargs",
+        )
+    system, turns = _turns(conversation)
+    try:
+        return build_prompt(
+            turns,
+            system=system,
+            template=template,
+            continue_final_message=bool(options.get("continue_final_message")),
+        )
+    except ValueError as error:
+        raise VLLMValidationError(str(error), parameter="messages") from error
+
+
+def _turns(conversation: Sequence[Mapping[str, Any]]) -> tuple[str | None, list[Turn]]:
+    system: str | None = None
+    turns: list[Turn] = []
+    for index, message in enumerate(conversation):
+        role = message["role"]
+        text, has_image = _content(message.get("content"))
+        if role in ("system", "developer") and index == 0:
+            system = text
+        elif role in ("user", "assistant"):
+            turns.append(Turn(role, text, has_image))
+        else:
+            raise VLLMValidationError(
+                f"message {index} has role {role!r}: LISA knows one leading system message, then "
+                "user and assistant in turn",
+                parameter="messages",
+            )
+        if has_image and role != "user":
+            raise VLLMValidationError(
+                "the image belongs into a user message", parameter="messages"
+            )
+    return system, turns
+
+
+def _content(content: Any) -> tuple[str, bool]:
+    if content is None or isinstance(content, str):
+        return content or "", False
+    texts = [part["text"] for part in content if part["type"] == "text"]
+    return "\n".join(texts), any(part["type"] == "image" for part in content)
+
+
+class LisaRenderer(BaseRenderer[LisaTokenizer]):
+    """Renders LISA's own prompt and names each image by its content."""
+
+    def __init__(self, config: VllmConfig, tokenizer: LisaTokenizer | None) -> None:
+        super().__init__(config, tokenizer)
+        self._settings = CspConfig.from_additional_config(config.additional_config)
+
+    def render_messages(
+        self, messages: list[ChatCompletionMessageParam], params: ChatParams
+    ) -> tuple[list[ConversationMessage], DictPrompt]:
+        """Prompt of chat messages; see `render_messages_async`."""
+        parsed = parse_chat_messages(
+            messages,
+            self.model_config,
+            content_format="openai",
+            media_io_kwargs=params.media_io_kwargs,
+            mm_processor_kwargs=params.mm_processor_kwargs,
+        )
+        return self._render(*parsed[:2], params)
+
+    async def render_messages_async(
+        self, messages: list[ChatCompletionMessageParam], params: ChatParams
+    ) -> tuple[list[ConversationMessage], DictPrompt]:
+        """Prompt of chat messages.
+
+        The image part of the returned conversation carries the decoded image as "image" and its
+        content hash as "image_key", for the steps after the engine.
+        """
+        parsed = await parse_chat_messages_async(
+            messages,
+            self.model_config,
+            content_format="openai",
+            media_io_kwargs=params.media_io_kwargs,
+            mm_processor_kwargs=params.mm_processor_kwargs,
+        )
+        return self._render(*parsed[:2], params)
+
+    def _render(
+        self,
+        conversation: list[ConversationMessage],
+        mm_data: Mapping[str, Any] | None,
+        params: ChatParams,
+    ) -> tuple[list[ConversationMessage], DictPrompt]:
+        pieces = prompt_pieces(
+            conversation,
+            default_template=self._settings.conv_template,
+            **params.get_apply_chat_template_kwargs(),
+        )
+        prompt: Any = parse_dec_only_prompt(self.get_tokenizer().encode_prompt(pieces))
+        images = [decoded_image(item) for item in _as_list((mm_data or {}).get("image"))]
+        if images:
+            # A hash of our own in place of any the client sent: the embedding cache is shared.
+            keys = [image_key(image) for image in images]
+            prompt["multi_modal_data"] = {"image": images}
+            prompt["multi_modal_uuids"] = {"image": keys}
+            _attach(conversation, images, keys)
+        return conversation, prompt
+
+
+def _as_list(images: Any) -> list[Any]:
+    return [] if images is None else images if isinstance(images, list) else [images]
+
+
+def _attach(
+    conversation: Sequence[Any], images: Sequence[PILImage.Image], keys: Sequence[str]
+) -> None:
+    parts = [
+        part
+        for message in conversation
+        if isinstance(message.get("content"), list)
+        for part in message["content"]
+        if part["type"] == "image"
+    ]
+    for part, image, key in zip(parts, images, keys, strict=True):
+        part["image"], part["image_key"] = image, key

@@ -1,0 +1,1 @@
+"""Mask queries of running requests: recorded when tokens are sampled, kept until fetched."""

@@ -1,0 +1,109 @@
+"""Records mask queries at the one place both model runners offer to plugins: logits processors.
+
+It changes no logits. Runner V1 (CPU) and V2 (CUDA) have different interfaces; one class has both,
+because the engine flag that names it is set before the runner is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from vllm.v1.sample.logits_processor import LogitsProcessor as LogitsProcessorV1
+from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as LogitsProcessorV2
+
+from vllm_csp.readout.recorder import Recorder, recorder_of
+from vllm_csp.readout.store import Stream
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.config import VllmConfig
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext
+
+# Names in `SamplingParams.extra_args`.
+REQUEST_KEY = "csp_request"
+IMAGE_KEY = "csp_image"
+
+
+class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
+    """Follows the batch and hands each sampling row's hidden state to the recorder."""
+
+    def __init__(self, vllm_config: VllmConfig, *runner_args: Any) -> None:
+        """V1 passes (device, is_pin_memory), V2 passes (request states,)."""
+        self._instance_id = vllm_config.instance_id
+        self._request_states = runner_args[0] if len(runner_args) == 1 else None
+        # Batch index (V1) or request slot (V2) -> stream, and output tokens (V1).
+        self._streams: dict[int, Stream] = {}
+        self._outputs: dict[int, tuple[list[int] | None, list[int]]] = {}
+
+    @property
+    def _recorder(self) -> Recorder:
+        return recorder_of(self._instance_id)
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Nothing to validate: the keys are set by our own server."""
+
+    def is_argmax_invariant(self) -> bool:
+        """False, or greedy batches would skip the recording."""
+        return False
+
+    # --- runner V1 ---
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow requests as they enter, leave and move in the batch."""
+        if batch_update is None:
+            return
+        for index in batch_update.removed:
+            self._streams.pop(index, None)
+            self._outputs.pop(index, None)
+        for index, params, prompt_ids, output_ids in batch_update.added:
+            self._outputs[index] = (prompt_ids, output_ids)
+            self._enter(index, params.extra_args, len(output_ids))
+        for source, target, direction in batch_update.moved:
+            for table in (self._streams, self._outputs):
+                _move(table, source, target, swap=direction == MoveDirectionality.SWAP)
+
+    # --- runner V2 ---
+
+    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """Take over a request slot."""
+        states = self._request_states
+        assert states is not None
+        resumed = int(states.prefill_len.np[req_idx]) - int(states.prompt_len.np[req_idx])
+        self._enter(req_idx, sampling_params.extra_args, resumed)
+        return req_idx in self._streams
+
+    # --- both ---
+
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
+        """Record this step's rows; logits [rows, vocabulary] pass through."""
+        slots = range(logits.shape[0]) if ctx is None else ctx.idx_mapping_np.tolist()
+        rows = [row for row, slot in enumerate(slots) if slot in self._streams]
+        if rows:
+            streams = [self._streams[slots[row]] for row in rows]
+            fed = [self._fed(row) for row in rows] if ctx is None else ctx.input_ids[rows]
+            self._recorder.record(streams, rows, logits.shape[0], fed)
+        return logits
+
+    def _fed(self, index: int) -> int:
+        prompt_ids, output_ids = self._outputs[index]
+        return output_ids[-1] if output_ids else (prompt_ids or [-1])[-1]
+
+    def _enter(self, slot: int, extra_args: Mapping[str, Any] | None, num_output: int) -> None:
+        self._streams.pop(slot, None)
+        args = extra_args or {}
+        if REQUEST_KEY in args:
+            self._streams[slot] = self._recorder.store.open(
+                args[REQUEST_KEY], args.get(IMAGE_KEY, ""), num_output
+            )
+
+
+def _move(table: dict[int, Any], source: int, target: int, *, swap: bool) -> None:
+    moved, replaced = table.pop(source, None), table.pop(target, None)
+    if moved is not None:
+        table[target] = moved
+    if swap and replaced is not None:
+        table[source] = replaced

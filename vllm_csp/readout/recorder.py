@@ -1,0 +1,60 @@
+"""Connects the model, which sees hidden states, with the logits processor, which sees requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
+
+import torch
+
+from vllm_csp.readout.store import ReadoutStore, Stream
+
+# One engine per process is the rule; tests may hold several.
+_recorders: WeakValueDictionary[str, Recorder] = WeakValueDictionary()
+
+
+class Recorder:
+    """Turns sampling rows into mask queries.
+
+    The model stores each step's sampling rows with `see`; `record` picks the rows of segmentation
+    requests and runs `project` ([rows, hidden] -> [rows, out_dim]) on them.
+    """
+
+    def __init__(
+        self,
+        instance_id: str,
+        project: Callable[[torch.Tensor], torch.Tensor],
+        store: ReadoutStore,
+    ) -> None:
+        self.store = store
+        self._project = project
+        self._hidden: torch.Tensor | None = None
+        _recorders[instance_id] = self
+
+    def see(self, hidden: torch.Tensor) -> None:
+        """Remember the rows [rows, hidden] that go into `lm_head` in this step."""
+        self._hidden = hidden
+
+    def record(
+        self,
+        streams: Sequence[Stream],
+        rows: list[int],
+        num_rows: int,
+        fed_tokens: Sequence[int] | torch.Tensor,
+    ) -> None:
+        """Keep the queries of `rows` of the rows just seen.
+
+        Raises `RuntimeError` if the runner sampled from other rows than the model saw.
+        """
+        hidden, self._hidden = self._hidden, None
+        if hidden is None or hidden.shape[0] != num_rows:
+            raise RuntimeError(
+                "the rows given to the logits processor are not those given to compute_logits"
+            )
+        picked = hidden if len(rows) == num_rows else hidden[rows]
+        self.store.record(streams, self._project(picked), fed_tokens)
+
+
+def recorder_of(instance_id: str) -> Recorder:
+    """The recorder of the engine with this `VllmConfig.instance_id`."""
+    return _recorders[instance_id]

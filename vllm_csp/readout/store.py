@@ -1,0 +1,134 @@
+"""Holds the mask query of every sampled token until the API process asks for its masks.
+
+A mask query belongs to the row that *predicted* `[SEG]`, and only the API process knows which
+tokens were sampled. So every sampling row's query is kept (out_dim values, after `text_hidden_fcs`)
+on the device, and nothing is synchronised until masks are wanted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class Step:
+    """The sampling rows of one engine step.
+
+    queries: [rows, out_dim]. fed_tokens: the token each row was fed, as a list or a device tensor.
+    """
+
+    queries: torch.Tensor
+    fed_tokens: Sequence[int] | torch.Tensor
+
+
+@dataclass
+class Stream:
+    """One sequence of a request (n > 1 gives several with the same key).
+
+    rows[i] = (step, row) of the query of output token i.
+    """
+
+    key: str
+    image_key: str
+    rows: list[tuple[Step, int]] = field(default_factory=list)
+    touched: float = 0.0
+
+    def fed_tokens(self) -> list[int]:
+        """The token each row was fed; the first is the prompt's last."""
+        return [int(step.fed_tokens[row]) for step, row in self.rows]
+
+
+class ReadoutStore:
+    """Streams by request key.
+
+    `on_open(image_key)` and `on_close(image_key)` are called for every stream held, so that the
+    image's embedding is kept as long. Streams are dropped when fetched, released, `max_age` seconds
+    after their last token, or (oldest first) beyond `max_streams`.
+    """
+
+    def __init__(
+        self,
+        on_open: Callable[[str], None],
+        on_close: Callable[[str], None],
+        max_streams: int = 8192,
+        max_age: float = 600.0,
+    ) -> None:
+        self._on_open = on_open
+        self._on_close = on_close
+        self._max_streams = max_streams
+        self._max_age = max_age
+        self._streams: OrderedDict[int, Stream] = OrderedDict()
+        self._by_key: dict[str, list[Stream]] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def open(self, key: str, image_key: str, num_output_tokens: int = 0) -> Stream:
+        """A stream for a sequence that enters the batch.
+
+        A sequence that comes back after preemption (`num_output_tokens` > 0) goes on with a stream
+        of its key that has as many rows.
+        """
+        self._expire()
+        for stream in self._by_key.get(key, ()) if num_output_tokens else ():
+            if len(stream.rows) == num_output_tokens:
+                return stream
+        stream = Stream(key, image_key, touched=time.monotonic())
+        self._streams[id(stream)] = stream
+        self._by_key.setdefault(key, []).append(stream)
+        self._on_open(image_key)
+        return stream
+
+    def record(
+        self,
+        streams: Sequence[Stream],
+        queries: torch.Tensor,
+        fed_tokens: Sequence[int] | torch.Tensor,
+    ) -> None:
+        """Add one row per stream: queries [streams, out_dim], fed_tokens [streams]."""
+        step = Step(queries, fed_tokens)
+        now = time.monotonic()
+        for row, stream in enumerate(streams):
+            stream.rows.append((step, row))
+            stream.touched = now
+            if id(stream) in self._streams:
+                self._streams.move_to_end(id(stream))
+
+    def queries(
+        self, key: str, token_ids: Sequence[int], indexes: Sequence[int]
+    ) -> torch.Tensor | None:
+        """Queries [len(indexes), out_dim] of the output tokens at `indexes`.
+
+        With several streams of one key the one that was fed `token_ids` is meant; equal ones are
+        interchangeable. None if the request is unknown or its rows are gone.
+        """
+        last = max(indexes)
+        streams = [one for one in self._by_key.get(key, ()) if len(one.rows) > last]
+        if len(streams) > 1:
+            streams = [
+                one for one in streams if one.fed_tokens()[1 : last + 1] == list(token_ids[:last])
+            ]
+        if not streams:
+            return None
+        rows = [streams[0].rows[index] for index in indexes]
+        return torch.stack([step.queries[row] for step, row in rows])
+
+    def release(self, key: str) -> None:
+        """Forget a request; unknown keys are fine."""
+        for stream in self._by_key.pop(key, ()):
+            self._streams.pop(id(stream), None)
+            self._on_close(stream.image_key)
+
+    def _expire(self) -> None:
+        """Drop what nobody came for; the order of `_streams` is by last token."""
+        horizon = time.monotonic() - self._max_age
+        while self._streams:
+            oldest = next(iter(self._streams.values()))
+            if oldest.touched > horizon and len(self._streams) < self._max_streams:
+                return
+            self.release(oldest.key)

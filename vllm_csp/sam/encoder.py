@@ -1,0 +1,50 @@
+"""SAM's image encoder, with LISA's protection against overflow in half precision."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vllm_csp.sam.geometry import SamGeometry
+from vllm_csp.sam.upstream import ImageEncoderViT
+
+
+class ImageEncoder(ImageEncoderViT):
+    """SAM's ViT: normalised pixels to image embeddings.
+
+    Parameter names are upstream's. Upstream: segment-anything `modeling/image_encoder.py`, with the
+    half-precision neck of LISA's `model/segment_anything/modeling/image_encoder.py`.
+    """
+
+    def __init__(self, geometry: SamGeometry) -> None:
+        super().__init__(
+            img_size=geometry.image_size,
+            patch_size=geometry.patch_size,
+            embed_dim=geometry.embed_dim,
+            depth=geometry.depth,
+            num_heads=geometry.num_heads,
+            mlp_ratio=geometry.mlp_ratio,
+            out_chans=geometry.out_channels,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=geometry.window_size,
+            global_attn_indexes=geometry.global_attention_indexes,
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch of images.
+
+        `pixels`: [B, 3, S, S], normalised and padded, in the dtype of the weights.
+        Returns: [B, C, S / patch, S / patch], same dtype.
+        """
+        tokens: Tensor = self.patch_embed(pixels) + self.pos_embed
+        for block in self.blocks:
+            tokens = block(tokens)
+        channels_first = tokens.permute(0, 3, 1, 2)
+        if channels_first.dtype != torch.float16:
+            embedding: Tensor = self.neck(channels_first)
+            return embedding
+        # The neck's squares leave the range of fp16; LISA runs it in fp32 and casts back.
+        weights = {name: weight.float() for name, weight in self.neck.named_parameters()}
+        embedding = torch.func.functional_call(self.neck, weights, channels_first.float())
+        return embedding.half()

@@ -1,0 +1,81 @@
+"""SAM as the engine uses it: images in as they arrive, masks out in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vllm_csp.sam.embedding_cache import EmbeddingCache, ImageEmbedding
+from vllm_csp.sam.postprocess import masks_from_logits, pack_masks
+from vllm_csp.sam.sam import Sam
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """Masks of one answer: packed bits (column-major) per mask, scores, size (height, width)."""
+
+    size: tuple[int, int]
+    masks: list[bytes]
+    scores: list[float]
+
+
+class MaskService:
+    """Image embeddings by content key, and mask decoding over many images at once."""
+
+    def __init__(self, sam: Sam, cache_size: int) -> None:
+        # In a tuple, so that the owning module does not register SAM a second time.
+        self._sam = (sam,)
+        self.embeddings = EmbeddingCache(cache_size)
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        keys: Sequence[str],
+        pixels: Sequence[torch.Tensor],
+        original_sizes: Sequence[tuple[int, int]],
+    ) -> None:
+        """Embed the images that the cache lacks, in one batch.
+
+        pixels: uint8 [h, w, 3] each, long side SAM's image size; sizes are (height, width).
+        """
+        missing = {key: i for i, key in enumerate(keys) if key not in self.embeddings}
+        if not missing:
+            return
+        sam = self._sam[0]
+        chosen = [pixels[i] for i in missing.values()]
+        embeddings = sam.encode(sam.preprocess(chosen))
+        for (key, i), embedding in zip(missing.items(), embeddings, strict=True):
+            height, width = pixels[i].shape[:2]
+            self.embeddings.put(
+                key, ImageEmbedding(embedding.clone(), (height, width), original_sizes[i])
+            )
+
+    @torch.inference_mode()
+    def low_res_logits(
+        self, images: Sequence[ImageEmbedding], queries: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Mask logits [sum n, 256, 256] of queries n x [out_dim] per image, in one call."""
+        embeddings = torch.stack([image.embedding for image in images])
+        counts = torch.tensor([len(rows) for rows in queries], device=embeddings.device)
+        owner = torch.repeat_interleave(counts, output_size=sum(map(len, queries)))
+        logits, _ = self._sam[0].decode(embeddings[owner], torch.cat(list(queries)))
+        return logits
+
+    @torch.inference_mode()
+    def decode(
+        self, images: Sequence[ImageEmbedding], queries: Sequence[torch.Tensor]
+    ) -> list[MaskSet]:
+        """Masks of queries n x [out_dim] per image, at the images' original sizes."""
+        if not images:
+            return []
+        logits = self.low_res_logits(images, queries)
+        sets = []
+        sizes = [len(rows) for rows in queries]
+        for image, low_res in zip(images, logits.split(sizes), strict=True):
+            masks, scores = masks_from_logits(
+                low_res, image.input_size, image.original_size, self._sam[0].image_size
+            )
+            sets.append(MaskSet(image.original_size, pack_masks(masks), scores.tolist()))
+        return sets

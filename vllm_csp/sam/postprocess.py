@@ -1,0 +1,74 @@
+"""Low-resolution logits to masks at original size, their scores and their packed bits."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+PIXELS_PER_CHUNK = 1 << 24
+
+
+def masks_from_logits(
+    low_res: Tensor,
+    input_size: tuple[int, int],
+    original_size: tuple[int, int],
+    image_size: int,
+    pixels_per_chunk: int = PIXELS_PER_CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """Upscale the logits of one image, cut the padding off, threshold at 0.
+
+    `low_res`: [Q, m, m], any float dtype. `input_size`: (h, w) of the resized image inside the
+    padded square of side `image_size`. `original_size`: (H, W). All in pixels.
+    Returns: masks bool [Q, H, W] and scores fp32 [Q]. A score is the mean foreground probability
+    over the mask's pixels, 0.0 for an empty mask; SAM's own predicted IoU would mean nothing here,
+    as LISA never trains that head.
+    Memory beside the result is one fp32 chunk of `pixels_per_chunk`, but at least one mask.
+    Upstream: LISA `model/segment_anything/modeling/sam.py`, `postprocess_masks`.
+    """
+    height, width = original_size
+    rows = low_res.shape[0]
+    masks = torch.empty((rows, height, width), dtype=torch.bool, device=low_res.device)
+    scores = torch.zeros(rows, dtype=torch.float32, device=low_res.device)
+    step = max(1, pixels_per_chunk // max(height * width, image_size**2))
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        square = _resize(low_res[part].unsqueeze(1).float(), (image_size, image_size))
+        logits = _resize(square[..., : input_size[0], : input_size[1]], original_size)[:, 0]
+        torch.gt(logits, 0, out=masks[part])
+        # In place: at full resolution a second fp32 copy would double the peak.
+        total = logits.sigmoid_().mul_(masks[part]).sum(dim=(1, 2))
+        scores[part] = total / masks[part].sum(dim=(1, 2)).clamp(min=1)
+    return masks, scores
+
+
+def pack_masks(masks: Tensor) -> list[bytes]:
+    """Pack masks to one bit per pixel, on the device, for the way to another process.
+
+    `masks`: bool [Q, H, W]. Returns: per mask ceil(H * W / 8) bytes; pixels in column-major order,
+    the order of COCO RLE; the first pixel is the highest bit; unused bits at the end are 0.
+    """
+    place = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
+    packed = []
+    for mask in masks:
+        bits = mask.t().flatten().to(torch.uint8)
+        bits = functional.pad(bits, (0, -bits.numel() % 8)).view(-1, 8)
+        packed.append((bits * place).sum(dim=1, dtype=torch.uint8).cpu().numpy().tobytes())
+    return packed
+
+
+def unpack_mask(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Undo `pack_masks` for one mask.
+
+    `size`: (H, W) in pixels. Returns: bool [H, W], column-major in memory as pycocotools wants it.
+    Raises: ValueError when the length does not fit the size.
+    """
+    height, width = size
+    if len(data) != -(-height * width // 8):
+        raise ValueError(f"{len(data)} bytes do not hold a mask of {height} x {width} pixels")
+    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=height * width)
+    return bits.astype(np.bool_).reshape(width, height).T
+
+
+def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    return functional.interpolate(images, size, mode="bilinear", align_corners=False)

@@ -1,0 +1,103 @@
+"""Methods added to vLLM's workers, called by the API process through `collective_rpc`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from vllm_csp.models.lisa import LISAForCausalLM
+
+
+class MaskJob(TypedDict):
+    """One finished answer: its request, image, token ids, and which of them want a mask."""
+
+    request_key: str
+    image_key: str
+    token_ids: list[int]
+    indexes: list[int]
+
+
+class ImagePixels(TypedDict):
+    """An image for SAM: uint8 RGB bytes of `shape` (h, w, 3), and its original (height, width)."""
+
+    image_key: str
+    pixels: bytes
+    shape: list[int]
+    original_size: list[int]
+
+
+class MaskWorkerExtension:
+    """Mixed into the worker class (`worker_extension_cls`)."""
+
+    model_runner: Any
+
+    def csp_decode_masks(
+        self, jobs: list[MaskJob], images: list[ImagePixels], released: list[str]
+    ) -> list[dict[str, Any]] | None:
+        """Decode the masks of many answers in one batch, then forget the `released` requests.
+
+        `images` are embedded first: pixels for jobs that an earlier call found without embedding.
+        Returns per job {"size", "masks", "scores"}, {"missing": "image"} if the pixels must be
+        sent again, or {"missing": "request"} if its queries are gone. None on ranks that decode
+        nothing.
+        """
+        model: LISAForCausalLM = self.model_runner.get_model()
+        if model.decodes_masks:
+            self._encode(model, images)
+        results = self._decode(model, jobs) if model.decodes_masks else None
+        for key in released:
+            model.recorder.store.release(key)
+        return results
+
+    def csp_held(self) -> dict[str, int]:
+        """What is held for requests: streams of queries, image embeddings and how many pinned."""
+        model: LISAForCausalLM = self.model_runner.get_model()
+        cache = model.masks.embeddings
+        return {
+            "streams": len(model.recorder.store),
+            "embeddings": len(cache),
+            "pinned": cache.num_pinned,
+            "embedding_hits": cache.hits,
+            "embedding_misses": cache.misses,
+        }
+
+    @staticmethod
+    def _encode(model: LISAForCausalLM, images: list[ImagePixels]) -> None:
+        if not images:
+            return
+        device = next(model.visual_model.parameters()).device
+        arrays = [np.frombuffer(one["pixels"], np.uint8).reshape(one["shape"]) for one in images]
+        model.masks.encode(
+            keys=[one["image_key"] for one in images],
+            pixels=[torch.from_numpy(array.copy()).to(device) for array in arrays],
+            original_sizes=[(one["original_size"][0], one["original_size"][1]) for one in images],
+        )
+
+    @staticmethod
+    def _decode(model: LISAForCausalLM, jobs: list[MaskJob]) -> list[dict[str, Any]]:
+        results: list[dict[str, Any]] = [{"missing": "request"} for _ in jobs]
+        found: list[int] = []
+        embeddings, queries = [], []
+        for number, job in enumerate(jobs):
+            rows = model.recorder.store.queries(
+                job["request_key"], job["token_ids"], job["indexes"]
+            )
+            embedding = model.masks.embeddings.get(job["image_key"])
+            if rows is None:
+                continue
+            if embedding is None:
+                results[number] = {"missing": "image"}
+                continue
+            found.append(number)
+            embeddings.append(embedding)
+            queries.append(rows)
+        for number, mask_set in zip(found, model.masks.decode(embeddings, queries), strict=True):
+            results[number] = {
+                "size": list(mask_set.size),
+                "masks": mask_set.masks,
+                "scores": mask_set.scores,
+            }
+        return results
