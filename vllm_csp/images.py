@@ -150,7 +150,7 @@ def _resize_centre(image: Image.Image, size: int, offset: int, step: float) -> I
     last = min(max(image.size), math.ceil(end + reach))
     if wide:
         band = image.crop((first, 0, last, image.height))
-        box = (start - first, 0, end - first, image.height)
+        box: tuple[float, float, float, float] = (start - first, 0, end - first, image.height)
     else:
         band = image.crop((0, first, image.width, last))
         box = (0, start - first, image.width, end - first)

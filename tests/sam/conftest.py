@@ -1,4 +1,4 @@
-"""The oracle: recorded outputs of unmodified LISA on a tiny checkpoint, and a `Sam` with its weights."""
+"""The oracle (recorded outputs of unmodified LISA on a tiny checkpoint) and SAMs to test with."""
 
 import hashlib
 import json

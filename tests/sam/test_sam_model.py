@@ -98,19 +98,18 @@ def test_decoder_equals_the_per_image_loop_upstream_does(small_sam: MakeSam) -> 
 
 def test_neck_of_a_half_precision_encoder_does_not_overflow(small_sam: MakeSam) -> None:
     sam = small_sam().half()
-    sam.image_encoder.neck[0].weight.data.mul_(3000)
+    # Features of some hundreds, whose squares leave the range of fp16.
+    sam.image_encoder.neck[0].weight.data.mul_(300)
     pixels = sam.preprocess(images((64, 64)))
     tokens = sam.image_encoder.patch_embed(pixels) + sam.image_encoder.pos_embed
     for block in sam.image_encoder.blocks:
         tokens = block(tokens)
-    # Upstream's neck divides by an infinite variance: its normalised values all become 0.
-    plain = sam.image_encoder.neck[:2](tokens.permute(0, 3, 1, 2))
-    assert plain.std() < 0.5 * sam.image_encoder.neck[1].weight.std()
+    upstream = sam.image_encoder.neck(tokens.permute(0, 3, 1, 2))
     embedding = sam.encode(pixels)
-    assert embedding.dtype == torch.float16
-    assert embedding.isfinite().all()
     reference = sam.float().encode(pixels.float())
-    assert torch.allclose(embedding.float(), reference, rtol=0, atol=0.1 * reference.std().item())
+    assert embedding.dtype == torch.float16
+    assert (embedding - reference).abs().max() < 0.02 * reference.std()
+    assert (upstream - reference).abs().max() > reference.std()
 
 
 def test_positional_encoding_is_in_the_dtype_of_the_weights(small_sam: MakeSam) -> None:

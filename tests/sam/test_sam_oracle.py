@@ -9,6 +9,7 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from vllm_csp.sam.postprocess import masks_from_logits
+from vllm_csp.sam.prompt_encoder import DensePositionEncoding
 from vllm_csp.sam.sam import Sam
 
 PRECISIONS = ("fp32", "bf16")
@@ -149,26 +150,28 @@ def test_a_row_does_not_see_its_neighbours(oracle: Any, mixed_batch: tuple[Tenso
     assert not torch.equal(before[4], after[4])
 
 
-def test_the_comparison_notices_a_positional_encoding_in_fp32(oracle: Any) -> None:
+def test_the_comparison_notices_a_positional_encoding_in_fp32(
+    oracle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """bf16 LISA computes it in bf16; upstream's fp32 grid is measurably something else."""
     sam = oracle.sam("bf16")
     recording = oracle.recording("d01", "generate", "bf16")
     expected = recording.arrays["low_res_logits"]
-    matrix = sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-    exact = sam.prompt_encoder.get_dense_pe()
-    right = logits_error(decode(oracle, recording, sam), expected)
-    sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix = matrix.float()
-    sam.prompt_encoder.forget_dense_pe()
-    try:
-        other = sam.prompt_encoder.get_dense_pe()
-        sam.prompt_encoder._dense_pe = other.bfloat16()
-        wrong = logits_error(decode(oracle, recording, sam), expected)
-    finally:
-        sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix = matrix
-        sam.prompt_encoder.forget_dense_pe()
-    assert exact.dtype == torch.bfloat16
-    assert (exact.float() - other).abs().max() > 0.05
-    assert wrong > 10 * right
+    encoder = sam.prompt_encoder
+    wide = DensePositionEncoding(128)
+    wide.positional_encoding_gaussian_matrix = (
+        encoder.pe_layer.positional_encoding_gaussian_matrix.float()
+    )
+    in_fp32 = wide(encoder.image_embedding_size).unsqueeze(0)
+    assert (encoder.get_dense_pe().float() - in_fp32).abs().max() > 0.1
+
+    right = decode(oracle, recording, sam)
+    monkeypatch.setattr(encoder, "get_dense_pe", in_fp32.bfloat16)
+    wrong = decode(oracle, recording, sam)
+    assert logits_error(wrong, right.float().numpy()) > 0.01
+    if logits_error(right, expected) > 0.002:
+        pytest.skip("bf16 kernels of this CPU differ from the recording's by as much as the effect")
+    assert logits_error(wrong, expected) > 0.01
 
 
 def test_the_comparison_notices_swapped_images(oracle: Any) -> None:

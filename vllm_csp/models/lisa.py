@@ -73,6 +73,11 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             f"{VISION_TOWER_PREFIX}visual_projection.": None,
             f"{VISION_TOWER_PREFIX}text_projection.": None,
             f"{VISION_TOWER_PREFIX}logit_scale": None,
+            # transformers 5 saves a vision tower without its outermost name.
+            **{
+                f"{VISION_TOWER_PREFIX}{part}.": f"{VISION_TOWER_PREFIX}vision_model.{part}."
+                for part in ("embeddings", "encoder", "pre_layrnorm", "post_layernorm")
+            },
         },
     )
 

@@ -1,0 +1,197 @@
+"""The command `vllm-csp`."""
+
+from __future__ import annotations
+
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+
+from vllm_csp.images import ImageError
+from vllm_csp.serving.client import ServerError, ask_server
+from vllm_csp.serving.server import background_server, run_server
+
+app = typer.Typer(
+    help="Serve reasoning segmentation on vLLM: ask about an image, get text and masks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
+# Small models start faster without compilation, and need little KV cache.
+SMALL_MODEL_FLAGS = ["--enforce-eager", "--kv-cache-memory-bytes", "256M", "--max-num-seqs", "16"]
+
+
+class Mode(StrEnum):
+    """How the mask comes about."""
+
+    GENERATE = "generate"
+    FORCE = "force"
+
+
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        envvar="VLLM_CSP_CHECKPOINT",
+        help="LISA checkpoint: a folder or a hub id. Default: a small stand-in with random weights.",
+    ),
+]
+
+
+@app.command()
+def segment(
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Photo to ask about.")],
+    question: Annotated[str, typer.Argument(help='As in "Where is the cat? ..."')],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the photo with its masks here.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole answer as JSON, masks as COCO RLE.")
+    ] = False,
+    mode: Annotated[
+        Mode, typer.Option(help="generate: the model answers; force: only the mask, no text.")
+    ] = Mode.GENERATE,
+    checkpoint: Checkpoint = "",
+    base_url: Annotated[
+        str, typer.Option(help="Ask this running server instead of starting one.")
+    ] = "",
+    api_key: Annotated[str, typer.Option(envvar="VLLM_API_KEY", help="Key of that server.")] = "",
+) -> None:
+    """Ask about one photo; prints the answer and can draw its masks.
+
+    Without --base-url a server is started for the one question (20 s for a small model).
+    """
+    try:
+        if base_url:
+            answer = ask_server(
+                base_url, image, question, api_key=api_key or None, mode=mode.value
+            )
+        else:
+            answer = _ask_own_server(checkpoint, image, question, mode)
+        if output is not None:
+            _draw(image, question, answer, output)
+    except (ServerError, httpx.HTTPError, ImageError, RuntimeError) as error:
+        console.print(f"[red]Error:[/red] {error}", highlight=False)
+        raise typer.Exit(1) from error
+    message = answer["choices"][0]["message"]
+    if as_json:
+        shown = {"answer": message["content"], "masks": message["masks"], "usage": answer["usage"]}
+        typer.echo(json.dumps(shown))
+        return
+    typer.echo(message["content"])
+    for mask in message["masks"]:
+        typer.echo(
+            f"  mask {mask['seg_index']}: box {mask['bbox']}, {mask['area']} pixels, "
+            f"score {mask['score']:.2f}"
+        )
+    if not message["masks"]:
+        typer.echo("  no mask: the answer has no [SEG]")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    short_help="Run an OpenAI-compatible server.",
+)
+def serve(
+    context: typer.Context,
+    checkpoint: Annotated[str, typer.Argument(help="LISA checkpoint: a folder or a hub id.")],
+) -> None:
+    """Run an OpenAI-compatible server with masks in its answers.
+
+    All flags of `vllm serve` are understood (see `vllm serve --help=all`); it is the same as
+    VLLM_PLUGINS=vllm_csp vllm serve CHECKPOINT [FLAGS].
+    """
+    console.print(f"vllm-csp: serving {checkpoint}; answers carry message.masks", highlight=False)
+    run_server(checkpoint, context.args)
+
+
+@app.command()
+def standin(
+    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+) -> None:
+    """Write a small checkpoint with random weights, in the layout of the published ones."""
+    from vllm_csp.standin import write_standin
+
+    typer.echo(str(write_standin(folder, seed=seed)))
+
+
+@app.command()
+def demo(
+    image: Annotated[
+        Path | None, typer.Option(help="Photo to use; default: one that scikit-image ships.")
+    ] = None,
+    question: Annotated[str, typer.Option(help="What to ask.")] = (
+        "Can you segment the cat in this image?"
+    ),
+    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("demo/overlay.png"),
+    checkpoint: Checkpoint = "",
+) -> None:
+    """Start a server, send it one real request, draw the answer."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        photo = image or _sample_photo()
+        # A random stand-in writes nonsense, so the demo asks for the mask of the fixed answer.
+        mode = Mode.GENERATE if checkpoint else Mode.FORCE
+        answer = _ask_own_server(checkpoint, photo, question, mode)
+        _draw(photo, question, answer, output)
+    except (ServerError, httpx.HTTPError, ImageError, RuntimeError) as error:
+        console.print(f"[red]Error:[/red] {error}", highlight=False)
+        raise typer.Exit(1) from error
+    message = answer["choices"][0]["message"]
+    typer.echo(f"question: {question}\nanswer:   {message['content']}\npicture:  {output}")
+    if not checkpoint:
+        typer.echo("(stand-in checkpoint with random weights: its masks mean nothing)")
+
+
+def _ask_own_server(checkpoint: str, image: Path, question: str, mode: Mode) -> dict[str, Any]:
+    flags: list[str] = []
+    if not checkpoint:
+        from vllm_csp.standin import write_standin
+
+        checkpoint, flags = str(write_standin(CACHE / "standin")), SMALL_MODEL_FLAGS
+    CACHE.mkdir(parents=True, exist_ok=True)
+    log = CACHE / "server.log"
+    with (
+        console.status(f"starting a server with {checkpoint} (log: {log})"),
+        background_server(checkpoint, flags, log) as url,
+    ):
+        return ask_server(url, image, question, mode=mode.value)
+
+
+def _draw(image: Path, question: str, answer: dict[str, Any], output: Path) -> None:
+    from PIL import Image
+
+    from vllm_csp.images import to_rgb
+    from vllm_csp.serving.overlay import draw_overlay
+
+    message = answer["choices"][0]["message"]
+    photo = to_rgb(Image.open(image))
+    draw_overlay(photo, message["masks"], question, message["content"]).save(output)
+
+
+def _sample_photo() -> Path:
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise RuntimeError(
+            "no photo given: pass --image, or install scikit-image for its sample photos"
+        ) from error
+    return Path(data.__file__).parent / "chelsea.png"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Ask questions about images without a server: an engine in this process's care."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from vllm_csp.config import ConversationTemplate
+from vllm_csp.images import image_key, to_rgb
+from vllm_csp.masks import MaskFormat, encode_mask
+from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
+from vllm_csp.sam.postprocess import unpack_mask
+from vllm_csp.worker import MaskJob
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question; `history` holds earlier (question, answer) turns about the same image.
+
+    mode "force" skips the answer and gives the mask of LISA's fixed one (`[SEG].`).
+    """
+
+    text: str
+    image: Image.Image | None = None
+    history: Sequence[tuple[str, str]] = ()
+    mode: str = "generate"
+    template: ConversationTemplate = "llava_v1"
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Text, and masks as JSON objects (see `protocol.Mask`)."""
+
+    text: str
+    masks: list[dict[str, Any]]
+    token_ids: list[int] = field(repr=False)
+    prompt_token_ids: list[int] = field(repr=False)
+
+
+class Segmenter:
+    """An offline engine; answers batches of questions.
+
+    engine_args are those of `vllm.LLM`.
+    """
+
+    def __init__(self, checkpoint: str, **engine_args: Any) -> None:
+        from vllm import LLM
+
+        self.llm = LLM(checkpoint, **engine_args)
+        self._seg_token_id = self.llm.get_tokenizer().seg_token_id
+
+    def ask(
+        self,
+        questions: Sequence[Question],
+        mask_format: MaskFormat = "rle",
+        progress: bool = False,
+    ) -> list[Answered]:
+        """Answer questions, in order; those with one template run as one batch.
+
+        Raises `vllm.exceptions.VLLMValidationError` for input that the model cannot take.
+        """
+        answers: dict[int, Answered] = {}
+        for template in sorted({question.template for question in questions}):
+            chosen = [i for i, one in enumerate(questions) if one.template == template]
+            batch = [questions[i] for i in chosen]
+            answers.update(zip(chosen, self._ask(batch, mask_format, progress), strict=True))
+        return [answers[i] for i in range(len(questions))]
+
+    def _ask(
+        self, questions: Sequence[Question], mask_format: MaskFormat, progress: bool
+    ) -> list[Answered]:
+        images = [None if one.image is None else to_rgb(one.image) for one in questions]
+        keys = ["" if image is None else image_key(image) for image in images]
+        requests = [uuid.uuid4().hex for _ in questions]
+        outputs = self.llm.chat(
+            [_messages(one, image) for one, image in zip(questions, images, strict=True)],
+            [_sampling(*row) for row in zip(questions, requests, keys, strict=True)],
+            chat_template_kwargs={"conv_template": questions[0].template},
+            use_tqdm=progress,
+        )
+        tokens = [list(output.outputs[0].token_ids) for output in outputs]
+        masks = self._masks(questions, requests, keys, tokens, mask_format)
+        return [
+            Answered(
+                text="[SEG]." if one.mode == "force" else output.outputs[0].text.lstrip(" "),
+                masks=masks[i],
+                token_ids=tokens[i],
+                prompt_token_ids=list(output.prompt_token_ids),
+            )
+            for i, (one, output) in enumerate(zip(questions, outputs, strict=True))
+        ]
+
+    def _masks(
+        self,
+        questions: Sequence[Question],
+        requests: Sequence[str],
+        keys: Sequence[str],
+        tokens: Sequence[list[int]],
+        mask_format: MaskFormat,
+    ) -> list[list[dict[str, Any]]]:
+        jobs: dict[int, MaskJob] = {}
+        for i, one in enumerate(questions):
+            indexes = (
+                [0]
+                if one.mode == "force"
+                else [k for k, token in enumerate(tokens[i]) if token == self._seg_token_id]
+            )
+            if keys[i] and indexes:
+                jobs[i] = MaskJob(
+                    request_key=requests[i],
+                    image_key=keys[i],
+                    token_ids=tokens[i],
+                    indexes=indexes,
+                )
+        replies = self.llm.collective_rpc(
+            "csp_decode_masks", args=(list(jobs.values()), [], list(requests))
+        )
+        results = dict(zip(jobs, next(one for one in replies if one is not None), strict=True))
+        return [_encode(results.get(i), mask_format) for i in range(len(questions))]
+
+
+def _encode(packed: dict[str, Any] | None, mask_format: MaskFormat) -> list[dict[str, Any]]:
+    if packed is None:
+        return []
+    if "missing" in packed:
+        raise RuntimeError(f"the engine lost the {packed['missing']} before its masks were made")
+    height, width = packed["size"]
+    return [
+        encode_mask(unpack_mask(bits, (height, width)), score, seg_index, mask_format)
+        for seg_index, (bits, score) in enumerate(
+            zip(packed["masks"], packed["scores"], strict=True)
+        )
+    ]
+
+
+def _messages(question: Question, image: Image.Image | None) -> list[Any]:
+    texts = [*question.history, (question.text, None)]
+    messages: list[Any] = []
+    for turn, (asked, answered) in enumerate(texts):
+        content: list[Any] = [{"type": "text", "text": asked}]
+        if turn == 0 and image is not None:
+            content.insert(0, {"type": "image_pil", "image_pil": image})
+        messages.append({"role": "user", "content": content})
+        if answered is not None:
+            messages.append({"role": "assistant", "content": answered})
+    return messages
+
+
+def _sampling(question: Question, request: str, key: str) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1 if question.mode == "force" else question.max_tokens,
+        extra_args={REQUEST_KEY: request, IMAGE_KEY: key} if key else None,
+    )

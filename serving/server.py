@@ -1,0 +1,87 @@
+"""Starts `vllm serve` with the plugin switched on, in this process or as a child."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+PLUGIN = "vllm_csp"
+
+
+def enable_plugin() -> None:
+    """Name the plugin in `VLLM_PLUGINS`, which endpoint plugins need; others stay as they are."""
+    named = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name]
+    if PLUGIN not in named:
+        os.environ["VLLM_PLUGINS"] = ",".join([*named, PLUGIN])
+
+
+def run_server(checkpoint: str, flags: Sequence[str]) -> None:
+    """Run `vllm serve` here and return when it ends."""
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    enable_plugin()
+    parser = FlexibleArgumentParser(prog="vllm-csp", description="vLLM with masks")
+    command = ServeSubcommand()
+    command.subparser_init(parser.add_subparsers(dest="subparser"))
+    arguments = parser.parse_args(["serve", checkpoint, *flags])
+    command.validate(arguments)
+    command.cmd(arguments)
+
+
+@contextmanager
+def background_server(
+    checkpoint: str, flags: Sequence[str], log: Path, time_limit: float = 600
+) -> Iterator[str]:
+    """A server as a child process; gives its base URL once it answers, stops it at the end.
+
+    Raises `RuntimeError` with the end of the log when it does not start within `time_limit`
+    seconds.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "vllm_csp.serving.cli", "serve", checkpoint]
+    command += ["--host", "127.0.0.1", "--port", str(port), *flags]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_healthy(url, process, log, time_limit)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(
+    url: str, process: subprocess.Popen[bytes], log: Path, time_limit: float
+) -> None:
+    deadline = time.monotonic() + time_limit
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.3)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+    raise RuntimeError(f"the server did not start; the end of {log}:\n{tail}")
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

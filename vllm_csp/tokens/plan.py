@@ -1,0 +1,199 @@
+"""Which rows of a batch each stage runs, and where their K/V go. NumPy only, no device sync."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vllm_csp.tokens.batch import Batch, IntArray
+from vllm_csp.tokens.schedule import Schedule
+
+LengthArray = NDArray[np.int32]
+
+
+def on_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """The array as a tensor; a copy to CUDA goes through pinned memory and does not wait."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@dataclass(frozen=True)
+class ScoreRows:
+    """Where the score row and its keys lie among a stage's rows, for P image prefills.
+
+    query: [P] rows; keys: [P, S] rows, padded with row 0; key_mask: [P, S] bool, which of them the
+    query may see; image_columns: [P, budget] columns of ``keys`` that are image tokens, in the
+    order of the stage's selection. For ``selectors.readout_attention_scores``.
+    """
+
+    query: IntArray
+    keys: IntArray
+    key_mask: NDArray[np.bool_]
+    image_columns: IntArray
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The compact batch of one stage: R requests, T rows, P of the requests prefilling an image.
+
+    rows: [T] rows of the full batch that take part, ascending; at ``image_slots`` they are those
+        of the first ``budget`` image tokens until ``fill`` puts the selected ones there.
+    requests: [T] request of each row. ranks: [T] place of each row's token among the tokens of its
+        request that this stage keeps, i.e. its compact KV position.
+    query_start_loc: [R + 1] int32; seq_lens: [R] int32, kept tokens up to this step's last.
+    image_slots: [P, budget] positions in ``rows`` of the selected image tokens.
+    image_base: [P] row of the full batch of each image's first token.
+    image_requests: [P] their requests. is_identity: the stage runs the full batch as it is.
+    """
+
+    budget: int
+    rows: IntArray
+    requests: IntArray
+    ranks: IntArray
+    query_start_loc: LengthArray
+    seq_lens: LengthArray
+    image_slots: IntArray
+    image_base: IntArray
+    image_requests: IntArray
+    is_identity: bool
+
+    @property
+    def num_rows(self) -> int:
+        """T."""
+        return len(self.rows)
+
+    @property
+    def max_query_len(self) -> int:
+        """Most rows of a request, 0 for an empty batch."""
+        return int(np.diff(self.query_start_loc).max(initial=0))
+
+    @property
+    def max_seq_len(self) -> int:
+        """Most kept tokens of a request, 0 for an empty batch."""
+        return int(self.seq_lens.max(initial=0))
+
+    def fill(self, selected: Tensor) -> Tensor:
+        """``rows`` with the selected image tokens in place: [T] int64 on their device.
+
+        selected: [P, budget] int64, ascending original indices 0..N-1, in ``image_requests`` order.
+        """
+        device = selected.device
+        rows = on_device(self.rows, device)
+        if self.is_identity:
+            return rows
+        chosen = selected + on_device(self.image_base, device)[:, None]
+        return rows.scatter(0, on_device(self.image_slots, device).flatten(), chosen.flatten())
+
+    @overload
+    def slot_mapping(self, block_table: Tensor, block_size: int) -> Tensor: ...
+    @overload
+    def slot_mapping(self, block_table: NDArray[np.integer], block_size: int) -> IntArray: ...
+    def slot_mapping(
+        self, block_table: Tensor | NDArray[np.integer], block_size: int
+    ) -> Tensor | IntArray:
+        """KV slot of each row, block * block_size + offset: [T] int64.
+
+        block_table: [R, blocks] of a KV group of this stage, an array or a tensor (then the slots
+        are computed on its device). Raises IndexError when an array has too few blocks.
+        """
+        block, offset = np.divmod(self.ranks, block_size)
+        if isinstance(block_table, Tensor):
+            device = block_table.device
+            found: Tensor = block_table[on_device(self.requests, device), on_device(block, device)]
+            return found.long() * block_size + on_device(offset, device)
+        slots: IntArray = block_table[self.requests, block].astype(np.int64) * block_size + offset
+        return slots
+
+    def score_rows(self, batch: Batch) -> ScoreRows:
+        """Rows to score this stage's image tokens by, for ``batch.scored_at``."""
+        owner = self.image_requests
+        start = self.query_start_loc[owner].astype(np.int64)
+        # The score row is after the image: at the same distance from the image's end as in full.
+        query = self.image_slots[:, -1] + 1 + (batch.scored_at - batch.image_end)[owner]
+        visible = query - start + 1
+        column = np.arange(visible.max(initial=0))
+        mask = column < visible[:, None]
+        keys = np.where(mask, start[:, None] + column, 0)
+        return ScoreRows(query, keys, mask, self.image_slots - start[:, None])
+
+
+@dataclass(frozen=True)
+class TokenPlan:
+    """A batch under a schedule.
+
+    query_start_loc: [R + 1] int32 of the full batch. image_requests: [P] requests whose image is in
+    this step. image_rows: [P, N] rows of their image tokens in the full batch. readout_rows: [P]
+    rows of their score row (the last prompt row by default, also when a preempted request resumes),
+    -1 where it is not in this step. stages: one plan per stage; equal budgets share one.
+    """
+
+    batch: Batch
+    query_start_loc: LengthArray
+    image_requests: IntArray
+    image_rows: IntArray
+    readout_rows: IntArray
+    stages: tuple[StagePlan, ...]
+
+    @classmethod
+    def build(cls, batch: Batch, schedule: Schedule) -> TokenPlan:
+        """Plan one step. Raises PlanError for a batch that the schedule cannot run."""
+        total = schedule.num_image_tokens
+        batch.check(total, schedule.depends_on_question)
+        start = _offsets(batch.num_scheduled_tokens)
+        owner = np.flatnonzero(batch.image_now)
+        base = start[owner] + (batch.image_start - batch.num_computed_tokens)[owner]
+        scored = (batch.scored_at - batch.num_computed_tokens)[owner]
+        present = (scored >= 0) & (scored < batch.num_scheduled_tokens[owner])
+        plans = {n: _stage(batch, start, owner, base, n, total) for n in schedule.kept_per_stage}
+        return cls(
+            batch=batch,
+            query_start_loc=start.astype(np.int32),
+            image_requests=owner,
+            image_rows=base[:, None] + np.arange(total),
+            readout_rows=np.where(present, start[owner] + scored, -1),
+            stages=tuple(plans[n] for n in schedule.kept_per_stage),
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the full batch."""
+        return int(self.query_start_loc[-1])
+
+
+def _offsets(lengths: IntArray) -> IntArray:
+    return np.concatenate((np.zeros(1, dtype=np.int64), lengths.cumsum()))
+
+
+def _stage(
+    batch: Batch, start: IntArray, owner: IntArray, base: IntArray, budget: int, total: int
+) -> StagePlan:
+    dropped = total - budget
+    computed = batch.num_computed_tokens - dropped * batch.image_past
+    length = batch.num_scheduled_tokens - dropped * batch.image_now
+    compact = _offsets(length)
+    requests = np.repeat(np.arange(batch.num_requests), length)
+    place = np.arange(compact[-1]) - compact[requests]
+    # Image rows are the first `budget` of the image here; rows behind them skip the dropped ones.
+    behind = batch.image_now & (dropped > 0)
+    edge = batch.image_start - batch.num_computed_tokens + budget
+    skip = np.where(behind[requests] & (place >= edge[requests]), dropped, 0)
+    slots = compact[owner] + (base - start[owner])
+    return StagePlan(
+        budget=budget,
+        rows=start[requests] + place + skip,
+        requests=requests,
+        ranks=computed[requests] + place,
+        query_start_loc=compact.astype(np.int32),
+        seq_lens=(computed + length).astype(np.int32),
+        image_slots=slots[:, None] + np.arange(budget),
+        image_base=base,
+        image_requests=owner,
+        is_identity=dropped == 0 or len(owner) == 0,
+    )
