@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from fastapi import Request
+from PIL import Image
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionRequest,
     ChatCompletionResponse,
@@ -73,7 +74,13 @@ class SegmentationChat(OpenAIServingChat):
 
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
         """Render, and mark the engine request with its own key and its image's."""
-        result = await super().render_chat_request(request)
+        try:
+            result = await super().render_chat_request(request)
+        except Image.DecompressionBombError as error:
+            # vLLM's reader lets Pillow's own limit through as a server error.
+            raise VLLMValidationError(
+                f"the image has too many pixels: {error}", parameter="image_url"
+            ) from error
         if isinstance(result, ErrorResponse):
             return result
         answer = _answer_of(request)

@@ -40,6 +40,13 @@ def register_config_hook(architecture: str) -> None:
     MODELS_CONFIG_MAP[architecture] = LisaEngineHook
 
 
+def register_stage_spec() -> None:
+    """Make the KV cache spec of a stage known, in every process."""
+    from vllm_csp.kv.spec import register_stage_spec
+
+    register_stage_spec()
+
+
 def register_tokenizer(mode: str) -> None:
     """Register LISA's tokenizer and the chat renderer that goes with it."""
     from vllm.renderers.registry import RENDERER_REGISTRY

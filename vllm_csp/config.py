@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vllm_csp.tokens.policies import knobs
 
 ConversationTemplate = Literal["llava_v1", "llava_llama_2"]
 
 
 class CspConfig(BaseModel):
-    """What a server can choose; every field has a default that suits LISA-7B."""
+    """What a server can choose; every field has a default that suits LISA-7B.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Fields that are not listed here are knobs of the chosen policy (`tokens.policy_knobs`).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    policy: str = Field(
+        "dense", description="Which image tokens go through which layers; `dense` keeps all."
+    )
 
     conv_template: ConversationTemplate = Field(
         "llava_v1",
@@ -25,6 +34,16 @@ class CspConfig(BaseModel):
     max_masks_per_answer: int = Field(
         32, ge=1, description="Masks decoded per answer; further [SEG] tokens get none."
     )
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """Knobs of the policy."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _check_policy(self) -> Self:
+        knobs(self.policy, **self.knobs)
+        return self
 
     @classmethod
     def from_additional_config(cls, additional_config: Mapping[str, Any] | None) -> CspConfig:

@@ -23,3 +23,4 @@ def register() -> None:
     adapter.register_config_parser()
     adapter.register_config_hook(ARCHITECTURE)
     adapter.register_tokenizer(TOKENIZER_MODE)
+    adapter.register_stage_spec()

@@ -91,10 +91,17 @@ def _weights(text: LlamaConfig) -> dict[str, Tensor]:
 
 
 def _published_config(text: LlamaConfig) -> dict[str, object]:
-    names = (
-        "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
-        "num_key_value_heads max_position_embeddings rms_norm_eps hidden_act"
-    ).split()
+    names = [
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "hidden_act",
+    ]
     return {
         "architectures": ["LISAForCausalLM"],
         "model_type": "llava",

@@ -58,7 +58,7 @@ def build_prompt(
     if continue_final_message:
         text[-1] = _without_suffix(text[-1], "</s>").rstrip(" ")
     elif template == "llava_v1":
-        text[-1] += "ASSISTANT:"
+        text.append("ASSISTANT:")
     return _merge(text)
 
 

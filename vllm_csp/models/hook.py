@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
-from vllm_csp.config import CspConfig
+from vllm_csp.kv.requirements import require_staging
 from vllm_csp.plugin import TOKENIZER_MODE
+from vllm_csp.schedules import staged_schedule
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig, VllmConfig
@@ -34,7 +35,9 @@ class LisaEngineHook(VerifyAndUpdateConfig):
 
         Raises `ValueError` with the reason and the fix for flags that cannot work.
         """
-        CspConfig.from_additional_config(vllm_config.additional_config)
+        schedule = staged_schedule(vllm_config)
+        if schedule is not None:
+            require_staging(vllm_config, schedule)
         parallel = vllm_config.parallel_config
         if parallel.pipeline_parallel_size > 1:
             raise ValueError(

@@ -25,6 +25,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
 from vllm_csp.config import CspConfig
+from vllm_csp.kv.tracker import BatchTracker
 from vllm_csp.models.config import LisaConfig
 from vllm_csp.models.processor import (
     LisaDummyInputs,
@@ -33,12 +34,17 @@ from vllm_csp.models.processor import (
     tensor_to_key,
 )
 from vllm_csp.models.projector import build_projector, build_text_hidden_fcs
+from vllm_csp.models.stage_runner import StageRunner
+from vllm_csp.models.staged_llama import StagedLlamaForCausalLM
+from vllm_csp.models.vision_probe import VisionProbe
 from vllm_csp.models.weights import checkpoint_shapes, weight_folder, with_prefix
 from vllm_csp.readout.recorder import Recorder
 from vllm_csp.readout.store import ReadoutStore
 from vllm_csp.sam.geometry import VIT_H, SamGeometry
 from vllm_csp.sam.mask_service import MaskService
 from vllm_csp.sam.sam import Sam
+from vllm_csp.schedules import staged_schedule
+from vllm_csp.tokens import Schedule
 
 VISION_TOWER_PREFIX = "vision_tower."
 
@@ -107,13 +113,16 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             )
             self.mm_projector = build_projector(config)
             self.visual_model = Sam(_sam_geometry(vllm_config))
+        schedule = staged_schedule(vllm_config)
         with self._mark_language_model(vllm_config):
-            self.language_model = init_vllm_registered_model(
-                vllm_config=vllm_config,
-                hf_config=config.text_config,
-                prefix=maybe_prefix(prefix, "language_model"),
-                architectures=["LlamaForCausalLM"],
+            self.language_model = _language_model(
+                vllm_config, schedule, maybe_prefix(prefix, "language_model")
             )
+        self.runner: StageRunner | None = None
+        self.vision_probe = VisionProbe(self.vision_tower, schedule)
+        if schedule is not None:
+            tracker = BatchTracker(vllm_config.instance_id, schedule, config.image_token_index)
+            self.runner = self.language_model.model.runner = StageRunner(schedule, tracker)
         self.text_hidden_fcs = build_text_hidden_fcs(config)
         self.masks = MaskService(self.visual_model, settings.embedding_cache_size)
         self.recorder = Recorder(
@@ -147,13 +156,31 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
                 pixels=list(sam_pixels),
                 original_sizes=[(int(height), int(width)) for height, width in original_size],
             )
-        return self.image_features(clip_pixels)
+        return self.vision_probe.ride(self.image_features(clip_pixels))
 
     def image_features(self, clip_pixels: torch.Tensor) -> torch.Tensor:
         """Projected patch features: uint8 [B, S, S, 3] -> [B, num_image_tokens, hidden]."""
         strategy = "full" if self.config.mm_vision_select_feature == "cls_patch" else "default"
         pixels = _normalise_clip(clip_pixels, self.vision_tower.dtype)
         return self.mm_projector(self.vision_tower(pixels, feature_select_strategy=strategy))
+
+    def embed_input_ids(
+        self,
+        input_ids: torch.Tensor,
+        multimodal_embeddings: MultiModalEmbeddings | None = None,
+        *,
+        is_multimodal: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Input embeddings [tokens, hidden], image rows put in at `is_multimodal`.
+
+        What rides on the image rows for the selectors is taken off before.
+        """
+        if self.runner is not None and multimodal_embeddings is not None:
+            split = self.vision_probe.split(multimodal_embeddings, self.config.text_config)
+            multimodal_embeddings, self.runner.cls_attention, self.runner.key_features = split
+        return super().embed_input_ids(
+            input_ids, multimodal_embeddings, is_multimodal=is_multimodal
+        )
 
     def forward(
         self,
@@ -175,7 +202,11 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Load the published names; returns the parameters that were loaded."""
-        return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        loaded: set[str] = AutoWeightsLoader(self).load_weights(
+            weights, mapper=self.hf_to_vllm_mapper
+        )
+        self.visual_model.require_complete()
+        return loaded
 
     def get_mm_mapping(self) -> MultiModelKeys:
         """Which modules belong to which part."""
@@ -184,6 +215,22 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             connector=["mm_projector", "text_hidden_fcs"],
             tower_model=["vision_tower", "visual_model"],
         )
+
+
+def _language_model(
+    vllm_config: VllmConfig, schedule: Schedule | None, prefix: str
+) -> nn.Module:
+    """vLLM's own Llama, or the staged one when a schedule asks for stages."""
+    text_config = vllm_config.model_config.hf_config.text_config
+    if schedule is None:
+        return init_vllm_registered_model(
+            vllm_config=vllm_config,
+            hf_config=text_config,
+            prefix=prefix,
+            architectures=["LlamaForCausalLM"],
+        )
+    inner = vllm_config.with_hf_config(text_config, architectures=["LlamaForCausalLM"])
+    return StagedLlamaForCausalLM(vllm_config=inner, prefix=prefix)
 
 
 def _selected_layers(config: LisaConfig) -> int:

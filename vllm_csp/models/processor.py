@@ -30,7 +30,7 @@ from vllm.multimodal.processing import (
     PromptUpdate,
 )
 
-from vllm_csp.images import ImageError, clip_crop, image_key, sam_resize, to_rgb
+from vllm_csp.images import MAX_PIXELS, ImageError, clip_crop, image_key, sam_resize, to_rgb
 from vllm_csp.models.config import LisaConfig
 
 
@@ -46,6 +46,12 @@ def decoded_image(item: Any) -> Image.Image:
     if not isinstance(item, Image.Image):
         raise VLLMValidationError(
             f"expected an image, got {type(item).__name__}", parameter="image_url"
+        )
+    if item.width * item.height > MAX_PIXELS:
+        raise VLLMValidationError(
+            f"the image has too many pixels: {item.width} x {item.height}, at most {MAX_PIXELS} "
+            "allowed",
+            parameter="image_url",
         )
     try:
         return to_rgb(item)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image as PILImage
 from vllm.config import VllmConfig
@@ -19,14 +19,15 @@ from vllm.renderers.inputs import DictPrompt
 from vllm.renderers.inputs.preprocess import parse_dec_only_prompt
 from vllm.renderers.params import ChatParams
 
-from vllm_csp.config import CspConfig
+from vllm_csp.config import ConversationTemplate, CspConfig
 from vllm_csp.images import image_key
 from vllm_csp.models.conversation import Piece, Turn, build_prompt
 from vllm_csp.models.processor import decoded_image
 from vllm_csp.models.tokenizer import LisaTokenizer
 
+
 def prompt_pieces(
-    conversation: Sequence[Mapping[str, Any]], default_template: str = "llava_v1", **options: Any
+    conversation: Sequence[Mapping[str, Any]], default_template: ConversationTemplate = "llava_v1", **options: Any
 ) -> list[Piece]:
     """Prompt pieces of parsed chat messages.
 
@@ -34,8 +35,8 @@ def prompt_pieces(
     `VLLMValidationError` (a 400) for an unknown template, roles out of order, or an image outside a
     user message.
     """
-    template = options.get("conv_template") or default_template
-    if template not in ("llava_v1", "llava_llama_2"):
+    template: ConversationTemplate = options.get("conv_template") or default_template
+    if template not in get_args(ConversationTemplate):
         raise VLLMValidationError(
             f"conv_template {template!r} is unknown; choose llava_v1 or llava_llama_2",
             parameter="chat_template_kwargs",
@@ -69,9 +70,7 @@ def _turns(conversation: Sequence[Mapping[str, Any]]) -> tuple[str | None, list[
                 parameter="messages",
             )
         if has_image and role != "user":
-            raise VLLMValidationError(
-                "the image belongs into a user message", parameter="messages"
-            )
+            raise VLLMValidationError("the image belongs into a user message", parameter="messages")
     return system, turns
 
 
@@ -100,7 +99,7 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
             media_io_kwargs=params.media_io_kwargs,
             mm_processor_kwargs=params.mm_processor_kwargs,
         )
-        return self._render(*parsed[:2], params)
+        return self._render(parsed[0], parsed[1], params)
 
     async def render_messages_async(
         self, messages: list[ChatCompletionMessageParam], params: ChatParams
@@ -117,7 +116,7 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
             media_io_kwargs=params.media_io_kwargs,
             mm_processor_kwargs=params.mm_processor_kwargs,
         )
-        return self._render(*parsed[:2], params)
+        return self._render(parsed[0], parsed[1], params)
 
     def _render(
         self,

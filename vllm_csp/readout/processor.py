@@ -14,6 +14,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessor as LogitsProcessorV1
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as LogitsProcessorV2
 
+from vllm_csp.kv.tracker import tracker_of
 from vllm_csp.readout.recorder import Recorder, recorder_of
 from vllm_csp.readout.store import Stream
 
@@ -44,7 +45,23 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
-        """Nothing to validate: the keys are set by our own server."""
+        """Refuse what would stop the engine, for every request on every route.
+
+        Raises `ValueError` (a 400) with the reason.
+        """
+        if sampling_params.prompt_logprobs is not None:
+            raise ValueError(
+                "`prompt_logprobs` and `echo` are not supported: image rows are no tokens of the "
+                "vocabulary"
+            )
+        if sampling_params.structured_outputs is not None:
+            raise ValueError(
+                "structured outputs (`response_format`, `structured_outputs`) are not supported by "
+                "LISA's tokenizer"
+            )
+        args = sampling_params.extra_args or {}
+        if not all(isinstance(args.get(name, ""), str) for name in (REQUEST_KEY, IMAGE_KEY)):
+            raise ValueError(f"`{REQUEST_KEY}` and `{IMAGE_KEY}` must be strings")
 
     def is_argmax_invariant(self) -> bool:
         """False, or greedy batches would skip the recording."""
@@ -53,17 +70,24 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
     # --- runner V1 ---
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Follow requests as they enter, leave and move in the batch."""
+        """Follow requests as they enter, leave and move in the batch; called once per step."""
+        tracker = tracker_of(self._instance_id)
+        if tracker is not None:
+            tracker.begin_step()
         if batch_update is None:
             return
+        tracked = {} if tracker is None else tracker.rows
+        tables: tuple[dict[int, Any], ...] = (self._streams, self._outputs, tracked)
         for index in batch_update.removed:
-            self._streams.pop(index, None)
-            self._outputs.pop(index, None)
+            for table in tables:
+                table.pop(index, None)
         for index, params, prompt_ids, output_ids in batch_update.added:
             self._outputs[index] = (prompt_ids, output_ids)
             self._enter(index, params.extra_args, len(output_ids))
+            if tracker is not None:
+                tracked[index] = tracker.describe(prompt_ids, params.extra_args)
         for source, target, direction in batch_update.moved:
-            for table in (self._streams, self._outputs):
+            for table in tables:
                 _move(table, source, target, swap=direction == MoveDirectionality.SWAP)
 
     # --- runner V2 ---

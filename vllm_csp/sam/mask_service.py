@@ -40,7 +40,7 @@ class MaskService:
 
         pixels: uint8 [h, w, 3] each, long side SAM's image size; sizes are (height, width).
         """
-        missing = {key: i for i, key in enumerate(keys) if key not in self.embeddings}
+        missing = {key: i for i, key in enumerate(keys) if self.embeddings.get(key) is None}
         if not missing:
             return
         sam = self._sam[0]
@@ -73,7 +73,7 @@ class MaskService:
         logits = self.low_res_logits(images, queries)
         sets = []
         sizes = [len(rows) for rows in queries]
-        for image, low_res in zip(images, logits.split(sizes), strict=True):
+        for image, low_res in zip(images, torch.split(logits, sizes), strict=True):
             masks, scores = masks_from_logits(
                 low_res, image.input_size, image.original_size, self._sam[0].image_size
             )

@@ -1,0 +1,112 @@
+"""A real `vllm serve` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_SECONDS = 240
+ANSWER_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where it listens, the key it wants, and its log."""
+
+    url: str
+    key: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def client(self, *, authorised: bool = True) -> httpx.Client:
+        """A client of its own, to be closed by the caller."""
+        headers = {"Authorization": f"Bearer {self.key}"} if authorised else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=ANSWER_SECONDS)
+
+    def chat(self, body: dict[str, Any]) -> httpx.Response:
+        """One chat request."""
+        with self.client() as client:
+            return client.post("/v1/chat/completions", json=body)
+
+    def held(self) -> dict[str, int]:
+        """What the worker holds, through vLLM's development route."""
+        with self.client() as client:
+            reply = client.post("/collective_rpc", json={"method": "csp_held"})
+        return reply.raise_for_status().json()["results"][0]
+
+    def running(self) -> float:
+        """Requests that the engine works on or keeps waiting."""
+        with self.client() as client:
+            metrics = client.get("/metrics").raise_for_status().text
+        names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+        lines = [line for line in metrics.splitlines() if line.startswith(names)]
+        assert len(lines) == len(names)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
+    """Poll a condition; fails by name when it does not hold in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(checkpoint: Path, log: Path, *flags: str, key: str) -> Iterator[Server]:
+    """Serve a checkpoint as its users do, and stop that process at the end."""
+    port = free_port()
+    command = [
+        *(str(Path(sys.executable).with_name("vllm")), "serve", str(checkpoint)),
+        *("--served-model-name", "lisa", "--host", "127.0.0.1", "--port", str(port)),
+        *("--api-key", key, *flags),
+    ]
+    # Development routes show what the worker holds.
+    environment = {**os.environ, "VLLM_PLUGINS": "vllm_csp", "VLLM_SERVER_DEV_MODE": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    server = Server(f"http://127.0.0.1:{port}", key, log, process)
+    try:
+        wait_until(lambda: _ready(server), START_SECONDS, f"the server is ready; log: {log}")
+        yield server
+    finally:
+        _stop(process)
+
+
+def _ready(server: Server) -> bool:
+    if server.process.poll() is not None:
+        raise AssertionError(f"the server ended at start:\n{server.log.read_text()[-4000:]}")
+    try:
+        return httpx.get(f"{server.url}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

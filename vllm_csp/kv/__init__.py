@@ -1,0 +1,1 @@
+"""Binds token plans to vLLM's paged KV cache: what each stage holds, and where."""

@@ -1,0 +1,70 @@
+"""Engine flags that staged schedules need, and those they cannot run with."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from vllm.logger import init_logger
+
+from vllm_csp.tokens import Schedule
+from vllm_csp.tokens.accounting import warn_of_many_kv_groups
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+logger = init_logger(__name__)
+
+SCHEDULER = "vllm_csp.kv.scheduler.StageScheduler"
+
+
+def require_staging(vllm_config: VllmConfig, schedule: Schedule) -> None:
+    """Set what stages need; raise `ValueError` with reason and fix for what they cannot run with.
+
+    Chunked prefill goes off: the score row and the image rows must be in one step. Prefix caching
+    goes off: blocks of a stage hold other tokens than vLLM's block hashes say.
+    """
+    _refuse_unsupported(vllm_config)
+    scheduler = vllm_config.scheduler_config
+    scheduler.scheduler_cls = SCHEDULER
+    scheduler.enable_chunked_prefill = False
+    max_len = vllm_config.model_config.max_model_len
+    if scheduler.max_num_batched_tokens < max_len:
+        logger.info("max_num_batched_tokens raised to %d: prompts are prefilled whole", max_len)
+        scheduler.max_num_batched_tokens = max_len
+    if vllm_config.cache_config.enable_prefix_caching:
+        logger.info("prefix caching is off: stages keep different tokens of a prompt")
+        vllm_config.cache_config.enable_prefix_caching = False
+    # Stages gather a step's rows between layers, which compiled or captured graphs cannot follow.
+    from vllm.config import CompilationMode, CUDAGraphMode
+
+    vllm_config.compilation_config.mode = CompilationMode.NONE
+    vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_many_kv_groups(schedule)
+    for one in caught:
+        logger.warning("%s", one.message)
+
+
+def _refuse_unsupported(vllm_config: VllmConfig) -> None:
+    scheduler, parallel = vllm_config.scheduler_config, vllm_config.parallel_config
+    refusals = {
+        "--disable-hybrid-kv-cache-manager folds all stages into one KV layout; leave it out": (
+            scheduler.disable_hybrid_kv_cache_manager is True
+        ),
+        "a KV connector (--kv-transfer-config) moves blocks by token position, which differs "
+        "between stages; leave it out": vllm_config.kv_transfer_config is not None,
+        "--decode-context-parallel-size splits a request's KV by position, which differs between "
+        "stages; set it to 1": parallel.decode_context_parallel_size > 1,
+        "--prefill-context-parallel-size splits a prompt over ranks, and a stage needs it whole; "
+        "set it to 1": parallel.prefill_context_parallel_size > 1,
+        "speculative decoding needs sequence lengths that stages compute without it; leave "
+        "--speculative-config out": vllm_config.speculative_config is not None,
+        "--scheduler-cls must be left out: stages bring their own scheduler": (
+            scheduler.scheduler_cls not in (None, SCHEDULER)
+        ),
+    }
+    for reason, refused in refusals.items():
+        if refused:
+            raise ValueError(f"policies other than `dense` cannot run like this: {reason}.")

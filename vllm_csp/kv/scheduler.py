@@ -1,0 +1,46 @@
+"""Tells the KV managers how many image tokens of a request each stage leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.request import Request
+
+from vllm_csp.kv.spec import StageManager, StageSpec
+from vllm_csp.schedules import staged_schedule
+from vllm_csp.tokens import Schedule
+
+
+class StageScheduler(AsyncScheduler):
+    """vLLM's scheduler; requests with an image need fewer slots in stages that keep fewer tokens.
+
+    Kept counts are fixed by the schedule, so blocks are sized before any score exists.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        schedule = staged_schedule(self.vllm_config)
+        assert schedule is not None
+        self._schedule: Schedule = schedule
+
+    def add_request(self, request: Request) -> None:
+        """Note the image of a new request before any block is counted for it."""
+        has_image = any(feature.modality == "image" for feature in request.mm_features or ())
+        if has_image:
+            for manager, stage in self._managers():
+                dropped = self._schedule.num_image_tokens - self._schedule.kept_per_stage[stage]
+                manager.drop(request.request_id, dropped)
+        super().add_request(request)
+
+    def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        for manager, _ in self._managers():
+            manager.forget(request.request_id)
+        return super()._free_request(request, *args, **kwargs)
+
+    def _managers(self) -> Iterator[tuple[StageManager, int]]:
+        for manager in self.kv_cache_manager.coordinator.single_type_managers:
+            if isinstance(manager, StageManager):
+                assert isinstance(manager.kv_cache_spec, StageSpec)
+                yield manager, manager.kv_cache_spec.stage

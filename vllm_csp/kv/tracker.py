@@ -1,0 +1,91 @@
+"""What is known of each row of the running batch, and the token plan of the current step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+from zlib import crc32
+
+import numpy as np
+import torch
+
+from vllm_csp.tokens import Batch, Schedule, TokenPlan
+
+# One engine per process is the rule; tests may hold several.
+_trackers: WeakValueDictionary[str, BatchTracker] = WeakValueDictionary()
+
+SEED_KEY = "csp_seed"
+
+
+@dataclass(frozen=True)
+class TrackedRequest:
+    """A request's prompt length, where its image lies in it (length 0: none), and its seed."""
+
+    prompt_len: int
+    image_start: int
+    image_len: int
+    seed: int
+
+
+TEXT_ONLY = TrackedRequest(prompt_len=0, image_start=0, image_len=0, seed=0)
+
+
+class BatchTracker:
+    """Follows the batch of one engine and plans each step once, for all KV cache groups.
+
+    `rows[i]` is the request of batch row i. The runner's hooks keep it current; metadata builders
+    ask for `plan` and leave each layer's compact slots in `slot_mappings` for the forward pass.
+    """
+
+    def __init__(self, instance_id: str, schedule: Schedule, image_token_id: int) -> None:
+        self.schedule = schedule
+        self.rows: dict[int, TrackedRequest] = {}
+        self.slot_mappings: dict[str, torch.Tensor] = {}
+        self._image_token_id = image_token_id
+        self._plan: TokenPlan | None = None
+        _trackers[instance_id] = self
+
+    def describe(
+        self, prompt_ids: Sequence[int] | None, extra_args: Mapping[str, Any] | None
+    ) -> TrackedRequest:
+        """What the plan must know of a request, from its prompt."""
+        prompt = np.asarray([] if prompt_ids is None else prompt_ids, dtype=np.int64)
+        (image,) = np.nonzero(prompt == self._image_token_id)
+        seed = (extra_args or {}).get(SEED_KEY, crc32(prompt.tobytes()))
+        start = int(image[0]) if len(image) else 0
+        return TrackedRequest(len(prompt), start, len(image), int(seed))
+
+    def begin_step(self) -> None:
+        """The batch may have changed: plan anew."""
+        self._plan = None
+        self.slot_mappings = {}
+
+    def plan(self, query_start_loc: torch.Tensor, seq_lens: torch.Tensor) -> TokenPlan:
+        """The step's plan; query_start_loc [R + 1] and seq_lens [R] on the CPU."""
+        if self._plan is None:
+            scheduled = np.diff(query_start_loc.numpy()).astype(np.int64)
+            requests = [self.rows.get(row, TEXT_ONLY) for row in range(len(scheduled))]
+            self._plan = TokenPlan.build(
+                Batch(
+                    num_computed_tokens=seq_lens.numpy().astype(np.int64) - scheduled,
+                    num_scheduled_tokens=scheduled,
+                    prompt_len=np.array([one.prompt_len for one in requests]),
+                    image_start=np.array([one.image_start for one in requests]),
+                    image_len=np.array([one.image_len for one in requests]),
+                ),
+                self.schedule,
+            )
+        return self._plan
+
+    @property
+    def current_plan(self) -> TokenPlan:
+        """The plan that this step's metadata was built from."""
+        assert self._plan is not None, "no attention metadata was built for this step"
+        return self._plan
+
+
+def tracker_of(instance_id: str) -> BatchTracker | None:
+    """The tracker of the engine with this `VllmConfig.instance_id`; None when it is dense."""
+    return _trackers.get(instance_id)

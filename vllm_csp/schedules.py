@@ -1,0 +1,34 @@
+"""From settings to the schedule of a model: which image tokens go through which layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_csp.config import CspConfig
+from vllm_csp.tokens import Schedule
+from vllm_csp.tokens.policies import policy
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+    from vllm_csp.models.config import LisaConfig
+
+
+def schedule_of(settings: CspConfig, config: LisaConfig) -> Schedule:
+    """The schedule of a policy for a model's layers and image tokens.
+
+    Raises `ValueError` for knobs that do not fit the model.
+    """
+    return policy(
+        settings.policy,
+        config.text_config.num_hidden_layers,
+        config.num_image_tokens,
+        **settings.knobs,
+    )
+
+
+def staged_schedule(vllm_config: VllmConfig) -> Schedule | None:
+    """The schedule that an engine runs in stages; None when it runs every layer on every token."""
+    settings = CspConfig.from_additional_config(vllm_config.additional_config)
+    schedule = schedule_of(settings, vllm_config.model_config.hf_config)
+    return None if schedule.is_dense else schedule
