@@ -13,6 +13,7 @@ from vllm.outputs import RequestOutput
 from vllm_csp.masks import encode_mask
 from vllm_csp.sam.postprocess import unpack_mask
 from vllm_csp.serving.protocol import SegmentationOptions
+from vllm_csp.serving.statistics import TokenStatistics
 from vllm_csp.worker import MaskJob
 
 FORCED_TEXT = "[SEG]."
@@ -30,7 +31,8 @@ class Answer:
     image: Image.Image | None = None
     image_key: str = ""
     token_ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    visual_tokens: int = 0
+    num_prompt_tokens: int = 0
+    kept_tokens: list[list[int]] = field(default_factory=list)
     released: bool = False
 
     @property
@@ -60,10 +62,12 @@ class Answer:
             image_key=self.image_key,
             token_ids=tokens,
             indexes=indexes[: self.max_masks],
+            wants_tokens=self.options.show_tokens,
         )
 
     def encode(self, packed: dict[str, Any]) -> list[dict[str, Any]]:
         """JSON masks of the engine's packed ones."""
+        self.kept_tokens = packed["kept_tokens"] or self.kept_tokens
         height, width = packed["size"]
         return [
             encode_mask(
@@ -74,9 +78,14 @@ class Answer:
             )
         ]
 
-    def stats(self) -> dict[str, Any]:
-        """The `segmentation` object of the response."""
-        return {"policy": "dense", "visual_tokens": self.visual_tokens}
+    def stats(self, statistics: TokenStatistics) -> dict[str, Any] | None:
+        """The `segmentation` object of the response, if the request wants one."""
+        if self.image is None or not (self.options.stats or self.options.show_tokens):
+            return None
+        figures = statistics.of_prompt(self.num_prompt_tokens)
+        if self.options.show_tokens:
+            figures["kept_tokens"] = self.kept_tokens
+        return figures
 
 
 class AnswerTap:
@@ -93,6 +102,7 @@ class AnswerTap:
 
     async def __aiter__(self) -> AsyncIterator[RequestOutput]:
         async for result in self._outputs:
+            self._answer.num_prompt_tokens = len(result.prompt_token_ids or ())
             for output in result.outputs:
                 self._answer.token_ids[output.index].extend(output.token_ids)
                 if self._answer.forced:

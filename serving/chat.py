@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Request
 from PIL import Image
+from vllm.config import VllmConfig
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionRequest,
     ChatCompletionResponse,
@@ -23,11 +24,13 @@ from vllm_csp.config import CspConfig
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
 from vllm_csp.serving.answer import Answer, AnswerTap
 from vllm_csp.serving.mask_client import MaskClient
+from vllm_csp.serving.metrics import Metrics
 from vllm_csp.serving.protocol import (
     SegmentationChatRequest,
     SegmentationMessage,
     SegmentationOptions,
 )
+from vllm_csp.serving.statistics import TokenStatistics
 
 
 class SegmentationChat(OpenAIServingChat):
@@ -35,14 +38,18 @@ class SegmentationChat(OpenAIServingChat):
 
     masks: MaskClient
     settings: CspConfig
+    statistics: TokenStatistics
+    metrics: Metrics
 
     @classmethod
-    def adopt(cls, chat: OpenAIServingChat, settings: CspConfig) -> SegmentationChat:
+    def adopt(cls, chat: OpenAIServingChat, config: VllmConfig) -> SegmentationChat:
         """Take over a chat handler that vLLM has set up, with all its settings."""
         adopted = cls.__new__(cls)
         adopted.__dict__.update(chat.__dict__)
         adopted.masks = MaskClient(chat.engine_client)
-        adopted.settings = settings
+        adopted.settings = CspConfig.from_additional_config(config.additional_config)
+        adopted.statistics = TokenStatistics(config)
+        adopted.metrics = Metrics.instance()
         return adopted
 
     async def create_chat_completion(
@@ -116,8 +123,8 @@ class SegmentationChat(OpenAIServingChat):
         )
         for choice, found in zip(response.choices, masks, strict=True):
             choice.message = SegmentationMessage(**choice.message.model_dump(), masks=found)
-        if answer.options.stats:
-            response.segmentation = answer.stats()
+        if (figures := answer.stats(self.statistics)) is not None:
+            response.segmentation = figures
         return response
 
     async def chat_completion_stream_generator(
@@ -147,8 +154,8 @@ class SegmentationChat(OpenAIServingChat):
         for choice in payload["choices"]:
             if choice.get("finish_reason"):
                 choice["delta"]["masks"] = await self._masks_of(answer, choice["index"])
-                if answer.options.stats:
-                    payload["segmentation"] = answer.stats()
+                if (figures := answer.stats(self.statistics)) is not None:
+                    payload["segmentation"] = figures
         return f"data: {json.dumps(payload)}\n\n"
 
     async def _masks_of(self, answer: Answer, index: int) -> list[dict[str, Any]]:
@@ -157,11 +164,18 @@ class SegmentationChat(OpenAIServingChat):
             return []
         assert answer.image is not None
         packed = await self.masks.decode(job, answer.image)
-        return await asyncio.to_thread(answer.encode, packed)
+        masks = await asyncio.to_thread(answer.encode, packed)
+        self.metrics.masks.inc(len(masks))
+        return masks
 
     def _release(self, answer: Answer) -> None:
         if answer.image is not None and not answer.released:
             answer.released = True
+            if answer.num_prompt_tokens:
+                statistics = self.statistics
+                self.metrics.observe_image(
+                    statistics.schedule.kept_per_stage, statistics.kept_ratio
+                )
             self.masks.release(answer.request_key)
 
 

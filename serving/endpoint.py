@@ -11,7 +11,6 @@ from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.chat_completion import api_router as vllm_chat
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
-from vllm_csp.config import CspConfig
 from vllm_csp.plugin import ARCHITECTURE
 from vllm_csp.serving.chat import SegmentationChat
 from vllm_csp.serving.protocol import SegmentationChatRequest
@@ -44,5 +43,4 @@ class SegmentationEndpoint:
             return
         config = engine_client.vllm_config
         if config.model_config.architecture == ARCHITECTURE:
-            settings = CspConfig.from_additional_config(config.additional_config)
-            state.openai_serving_chat = SegmentationChat.adopt(chat, settings)
+            state.openai_serving_chat = SegmentationChat.adopt(chat, config)

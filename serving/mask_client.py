@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ from PIL import Image
 from vllm.engine.protocol import EngineClient
 
 from vllm_csp.images import sam_resize
-from vllm_csp.worker import ImagePixels, MaskJob
+from vllm_csp.serving.metrics import Metrics
+from vllm_csp.worker import ImagePixels, MaskJob, WorkerReply
 
 RELEASE_DELAY = 0.05  # seconds that a release waits for a decode call to ride on
 
@@ -24,6 +26,7 @@ class MaskClient:
 
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
+        self._metrics = Metrics.instance()
         self._waiting: list[tuple[MaskJob, list[ImagePixels], asyncio.Future[dict[str, Any]]]] = []
         self._released: list[str] = []
         self._runner: asyncio.Task[None] | None = None
@@ -45,11 +48,6 @@ class MaskClient:
         """Tell the engine, soon, that nothing more is wanted of a request."""
         self._released.append(request_key)
         self._start()
-
-    async def held(self) -> dict[str, int]:
-        """What the engine holds for requests."""
-        counts: dict[str, int] = (await self._engine.collective_rpc("csp_held"))[0]
-        return counts
 
     def _submit(
         self, job: MaskJob, images: list[ImagePixels]
@@ -87,11 +85,14 @@ class MaskClient:
     ) -> list[dict[str, Any]]:
         jobs = [job for job, _, _ in batch]
         images = [image for _, some, _ in batch for image in some]
-        answers = await self._engine.collective_rpc(
+        began = time.monotonic()
+        replies = await self._engine.collective_rpc(
             "csp_decode_masks", args=(jobs, images, released)
         )
-        # One answer per worker; only the decoding rank gives one.
-        return next(answer for answer in answers if answer is not None)
+        # One reply per worker; only the decoding rank gives one.
+        reply: WorkerReply = next(one for one in replies if one is not None)
+        self._metrics.observe_call(len(jobs), time.monotonic() - began, reply["counters"])
+        return reply["results"]
 
 
 def image_pixels(image_key: str, image: Image.Image) -> ImagePixels:

@@ -24,6 +24,10 @@ class SegmentationOptions(BaseModel):
         "rle", description="COCO run-length encoding in `counts`, or a PNG data URL in `png`."
     )
     stats: bool = Field(False, description="Add a `segmentation` object with token statistics.")
+    show_tokens: bool = Field(
+        False,
+        description="Add `kept_tokens` to it: per stage the image tokens (row-major) it ran on.",
+    )
 
 
 class SegmentationChatRequest(ChatCompletionRequest):

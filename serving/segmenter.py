@@ -116,11 +116,13 @@ class Segmenter:
                     image_key=keys[i],
                     token_ids=tokens[i],
                     indexes=indexes,
+                    wants_tokens=False,
                 )
         replies = self.llm.collective_rpc(
             "csp_decode_masks", args=(list(jobs.values()), [], list(requests))
         )
-        results = dict(zip(jobs, next(one for one in replies if one is not None), strict=True))
+        reply = next(one for one in replies if one is not None)
+        results = dict(zip(jobs, reply["results"], strict=True))
         return [_encode(results.get(i), mask_format) for i in range(len(questions))]
 
 

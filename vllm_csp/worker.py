@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 
 class MaskJob(TypedDict):
-    """One finished answer: its request, image, token ids, and which of them want a mask."""
+    """One finished answer: its request, image, token ids, and which of them want a mask.
+
+    wants_tokens: also tell which image tokens each stage kept.
+    """
 
     request_key: str
     image_key: str
     token_ids: list[int]
     indexes: list[int]
+    wants_tokens: bool
 
 
 class ImagePixels(TypedDict):
@@ -29,6 +33,13 @@ class ImagePixels(TypedDict):
     original_size: list[int]
 
 
+class WorkerReply(TypedDict):
+    """Per job its result (see `csp_decode_masks`), and the worker's counters."""
+
+    results: list[dict[str, Any]]
+    counters: dict[str, float]
+
+
 class MaskWorkerExtension:
     """Mixed into the worker class (`worker_extension_cls`)."""
 
@@ -36,24 +47,25 @@ class MaskWorkerExtension:
 
     def csp_decode_masks(
         self, jobs: list[MaskJob], images: list[ImagePixels], released: list[str]
-    ) -> list[dict[str, Any]] | None:
+    ) -> WorkerReply | None:
         """Decode the masks of many answers in one batch, then forget the `released` requests.
 
         `images` are embedded first: pixels for jobs that an earlier call found without embedding.
-        Returns per job {"size", "masks", "scores"}, {"missing": "image"} if the pixels must be
-        sent again, or {"missing": "request"} if its queries are gone. None on ranks that decode
-        nothing.
+        A result is {"size", "masks", "scores"} and "kept_tokens" if wanted, {"missing": "image"} if
+        the pixels must be sent again, or {"missing": "request"} if its queries are gone. None on
+        ranks that decode nothing.
         """
         model: LISAForCausalLM = self.model_runner.get_model()
+        results = None
         if model.decodes_masks:
             self._encode(model, images)
-        results = self._decode(model, jobs) if model.decodes_masks else None
+            results = self._decode(model, jobs)
         for key in released:
             model.recorder.store.release(key)
-        return results
+        return None if results is None else {"results": results, "counters": self.csp_held()}
 
-    def csp_held(self) -> dict[str, int]:
-        """What is held for requests: streams of queries, image embeddings and how many pinned."""
+    def csp_held(self) -> dict[str, float]:
+        """What is held for requests, and what the embedding cache has done since start."""
         model: LISAForCausalLM = self.model_runner.get_model()
         cache = model.masks.embeddings
         return {
@@ -62,6 +74,7 @@ class MaskWorkerExtension:
             "pinned": cache.num_pinned,
             "embedding_hits": cache.hits,
             "embedding_misses": cache.misses,
+            "encode_seconds": model.masks.encode_seconds,
         }
 
     @staticmethod
@@ -80,24 +93,27 @@ class MaskWorkerExtension:
     def _decode(model: LISAForCausalLM, jobs: list[MaskJob]) -> list[dict[str, Any]]:
         results: list[dict[str, Any]] = [{"missing": "request"} for _ in jobs]
         found: list[int] = []
-        embeddings, queries = [], []
+        embeddings, queries, kept = [], [], []
         for number, job in enumerate(jobs):
-            rows = model.recorder.store.queries(
-                job["request_key"], job["token_ids"], job["indexes"]
+            stream = model.recorder.store.find(
+                job["request_key"], job["token_ids"], max(job["indexes"])
             )
-            embedding = model.masks.embeddings.get(job["image_key"])
-            if rows is None:
+            if stream is None:
                 continue
+            embedding = model.masks.embeddings.peek(job["image_key"])
             if embedding is None:
                 results[number] = {"missing": "image"}
                 continue
             found.append(number)
             embeddings.append(embedding)
-            queries.append(rows)
-        for number, mask_set in zip(found, model.masks.decode(embeddings, queries), strict=True):
+            queries.append(stream.queries(job["indexes"]))
+            kept.append([one.tolist() for one in stream.kept_tokens] if job["wants_tokens"] else [])
+        mask_sets = model.masks.decode(embeddings, queries)
+        for number, mask_set, tokens in zip(found, mask_sets, kept, strict=True):
             results[number] = {
                 "size": list(mask_set.size),
                 "masks": mask_set.masks,
                 "scores": mask_set.scores,
+                "kept_tokens": tokens,
             }
         return results

@@ -103,9 +103,7 @@ class StagedAttention(Attention):
         cache_config = kwargs.get("cache_config")
         cache_dtype = "auto" if cache_config is None else cache_config.cache_dtype
         base = get_attn_backend(head_size, torch.get_default_dtype(), cache_dtype)
-        super().__init__(
-            *args, head_size=head_size, attn_backend=staged_backend(base), **kwargs
-        )
+        super().__init__(*args, head_size=head_size, attn_backend=staged_backend(base), **kwargs)
 
     def get_kv_cache_spec(self, vllm_config: VllmConfig) -> KVCacheSpec:
         """The platform's full attention spec, marked with the stage."""

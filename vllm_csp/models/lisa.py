@@ -5,7 +5,9 @@ Source of the layout: LISA's `model/LISA.py`. Llama and CLIP are vLLM's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -58,6 +60,13 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
     Forward computes the language model's hidden states; masks are decoded outside of it, by
     `masks`, from the queries that `recorder` kept.
     """
+
+    if TYPE_CHECKING:
+        # From vLLM's untyped interface.
+        configure_mm_token_handling: Callable[..., None]
+        _mark_tower_model: Callable[..., AbstractContextManager[None]]
+        _mark_language_model: Callable[..., AbstractContextManager[None]]
+        language_model: Any
 
     packed_modules_mapping = {  # noqa: RUF012 - vLLM's interface
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],
@@ -130,6 +139,8 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             project=self.text_hidden_fcs[0],
             store=ReadoutStore(self.masks.embeddings.pin, self.masks.embeddings.unpin),
         )
+        if self.runner is not None:
+            self.recorder.kept_tokens = self.runner.kept_tokens
         # Masks are decoded once, not by every tensor-parallel rank.
         self.decodes_masks = get_tensor_model_parallel_rank() == 0
 
@@ -217,9 +228,7 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         )
 
 
-def _language_model(
-    vllm_config: VllmConfig, schedule: Schedule | None, prefix: str
-) -> nn.Module:
+def _language_model(vllm_config: VllmConfig, schedule: Schedule | None, prefix: str) -> nn.Module:
     """vLLM's own Llama, or the staged one when a schedule asks for stages."""
     text_config = vllm_config.model_config.hf_config.text_config
     if schedule is None:

@@ -27,7 +27,9 @@ from vllm_csp.models.tokenizer import LisaTokenizer
 
 
 def prompt_pieces(
-    conversation: Sequence[Mapping[str, Any]], default_template: ConversationTemplate = "llava_v1", **options: Any
+    conversation: Sequence[Mapping[str, Any]],
+    default_template: ConversationTemplate = "llava_v1",
+    **options: Any,
 ) -> list[Piece]:
     """Prompt pieces of parsed chat messages.
 

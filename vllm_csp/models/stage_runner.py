@@ -46,6 +46,12 @@ class StageRunner:
             return self._run_all(layers, norm, positions, x)
         return _Step(self, plan, positions, x).run(layers, norm)
 
+    def kept_tokens(self, batch_row: int) -> list[Tensor]:
+        """Per stage the image tokens [budget] of a request prefilled in this step, else empty."""
+        owners = self.tracker.current_plan.image_requests
+        (place,) = (owners == batch_row).nonzero()
+        return [selected[place[0]] for selected in self.selected] if len(place) else []
+
     def _run_all(
         self, layers: Sequence[nn.Module], norm: nn.Module, positions: Tensor, x: Tensor
     ) -> Tensor:

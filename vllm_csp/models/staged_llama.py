@@ -6,7 +6,6 @@ and scoring tokens by one row's attention.
 
 from __future__ import annotations
 
-
 from typing import Any
 
 import torch
@@ -67,6 +66,7 @@ class RowScorer:
 class StagedLlamaAttention(LlamaAttention):
     """Llama attention whose KV cache belongs to its layer's stage, with an optional scorer."""
 
+    attn: StagedAttention
     scorer: RowScorer | None = None
 
     def __init__(
@@ -138,9 +138,7 @@ class StagedLlamaModel(LlamaModel):
     runner: StageRunner
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(
-            vllm_config=vllm_config, prefix=prefix, layer_type=StagedLlamaDecoderLayer
-        )
+        super().__init__(vllm_config=vllm_config, prefix=prefix, layer_type=StagedLlamaDecoderLayer)
 
     def forward(
         self,
@@ -173,5 +171,3 @@ class StagedLlamaForCausalLM(LlamaForCausalLM):
         layer_type: type[nn.Module] | None = None,
     ) -> StagedLlamaModel:
         return StagedLlamaModel(vllm_config=vllm_config, prefix=prefix)
-
-

@@ -29,6 +29,8 @@ class Recorder:
         self.store = store
         self._project = project
         self._hidden: torch.Tensor | None = None
+        # Per stage, what batch row i's image kept in this step; set when the engine runs in stages.
+        self.kept_tokens: Callable[[int], list[torch.Tensor]] = lambda row: []
         _recorders[instance_id] = self
 
     def see(self, hidden: torch.Tensor) -> None:

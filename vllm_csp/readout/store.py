@@ -30,13 +30,20 @@ class Step:
 class Stream:
     """One sequence of a request (n > 1 gives several with the same key).
 
-    rows[i] = (step, row) of the query of output token i.
+    rows[i] = (step, row) of the query of output token i. kept_tokens: per stage the image tokens
+    [budget] it ran on, when the engine runs in stages.
     """
 
     key: str
     image_key: str
     rows: list[tuple[Step, int]] = field(default_factory=list)
     touched: float = 0.0
+    kept_tokens: list[torch.Tensor] = field(default_factory=list)
+
+    def queries(self, indexes: Sequence[int]) -> torch.Tensor:
+        """Queries [len(indexes), out_dim] of the output tokens at `indexes`."""
+        rows = [self.rows[index] for index in indexes]
+        return torch.stack([step.queries[row] for step, row in rows])
 
     def fed_tokens(self) -> list[int]:
         """The token each row was fed; the first is the prompt's last."""
@@ -99,24 +106,18 @@ class ReadoutStore:
             if id(stream) in self._streams:
                 self._streams.move_to_end(id(stream))
 
-    def queries(
-        self, key: str, token_ids: Sequence[int], indexes: Sequence[int]
-    ) -> torch.Tensor | None:
-        """Queries [len(indexes), out_dim] of the output tokens at `indexes`.
+    def find(self, key: str, token_ids: Sequence[int], last: int) -> Stream | None:
+        """The stream of a request whose output starts with `token_ids`, up to index `last`.
 
-        With several streams of one key the one that was fed `token_ids` is meant; equal ones are
+        With several streams of one key (n > 1) the tokens tell them apart; equal ones are
         interchangeable. None if the request is unknown or its rows are gone.
         """
-        last = max(indexes)
         streams = [one for one in self._by_key.get(key, ()) if len(one.rows) > last]
         if len(streams) > 1:
             streams = [
                 one for one in streams if one.fed_tokens()[1 : last + 1] == list(token_ids[:last])
             ]
-        if not streams:
-            return None
-        rows = [streams[0].rows[index] for index in indexes]
-        return torch.stack([step.queries[row] for step, row in rows])
+        return streams[0] if streams else None
 
     def release(self, key: str) -> None:
         """Forget a request; unknown keys are fine."""

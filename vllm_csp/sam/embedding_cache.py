@@ -53,6 +53,13 @@ class EmbeddingCache:
         self._entries.move_to_end(key)
         return entry
 
+    def peek(self, key: str) -> ImageEmbedding | None:
+        """Look an image up without counting. Returns: None when it is not held."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
     def put(self, key: str, entry: ImageEmbedding, *, pin: bool = False) -> None:
         """Hold an image as the most recently used, pinned once more if asked; evict others."""
         self._entries[key] = entry

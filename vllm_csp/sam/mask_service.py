@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class MaskService:
         # In a tuple, so that the owning module does not register SAM a second time.
         self._sam = (sam,)
         self.embeddings = EmbeddingCache(cache_size)
+        self.encode_seconds = 0.0
 
     @torch.inference_mode()
     def encode(
@@ -43,6 +45,7 @@ class MaskService:
         missing = {key: i for i, key in enumerate(keys) if self.embeddings.get(key) is None}
         if not missing:
             return
+        began = time.monotonic()
         sam = self._sam[0]
         chosen = [pixels[i] for i in missing.values()]
         embeddings = sam.encode(sam.preprocess(chosen))
@@ -51,6 +54,7 @@ class MaskService:
             self.embeddings.put(
                 key, ImageEmbedding(embedding.clone(), (height, width), original_sizes[i])
             )
+        self.encode_seconds += time.monotonic() - began
 
     @torch.inference_mode()
     def low_res_logits(

@@ -1,0 +1,69 @@
+"""Prometheus metrics of this package, on vLLM's `/metrics` under the prefix `vllm_csp:`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from prometheus_client import Counter, Gauge, Histogram
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """One set per API process."""
+
+    @staticmethod
+    @cache
+    def instance() -> Metrics:
+        """The process's metrics; Prometheus knows each name once."""
+        return Metrics()
+
+    def __init__(self) -> None:
+        self.masks = Counter("vllm_csp:masks", "Masks returned.")
+        self.decode_seconds = Histogram(
+            "vllm_csp:mask_decode_seconds", "Time of a mask decoding call.", buckets=SECONDS
+        )
+        self.decode_batch_size = Histogram(
+            "vllm_csp:mask_decode_batch_size", "Answers per mask decoding call.", buckets=COUNTS
+        )
+        self.visual_tokens = Counter(
+            "vllm_csp:visual_tokens", "Image tokens that a stage ran on.", ["stage"]
+        )
+        self.kept_ratio = Gauge(
+            "vllm_csp:visual_tokens_kept_ratio", "Image-token layers over those of `dense`."
+        )
+        self.encode_seconds = Counter("vllm_csp:sam_encode_seconds", "Time in SAM's image encoder.")
+        self.cache_queries = Counter("vllm_csp:sam_cache_queries", "Image embeddings looked up.")
+        self.cache_hits = Counter("vllm_csp:sam_cache_hits", "Image embeddings found.")
+        self.held_streams = Gauge("vllm_csp:held_streams", "Sequences whose queries are held.")
+        self.held_embeddings = Gauge("vllm_csp:held_embeddings", "Image embeddings held.")
+        self.pinned_embeddings = Gauge(
+            "vllm_csp:pinned_embeddings", "Image embeddings that a running request needs."
+        )
+        self._seen = {"encode_seconds": 0.0, "hits": 0.0, "queries": 0.0}
+
+    def observe_call(self, num_answers: int, seconds: float, counters: Mapping[str, float]) -> None:
+        """Note one call to the engine and the counters that came back with it."""
+        if num_answers:
+            self.decode_seconds.observe(seconds)
+            self.decode_batch_size.observe(num_answers)
+        hits = counters["embedding_hits"]
+        self._advance(self.cache_hits, "hits", hits)
+        self._advance(self.cache_queries, "queries", hits + counters["embedding_misses"])
+        self._advance(self.encode_seconds, "encode_seconds", counters["encode_seconds"])
+        self.held_streams.set(counters["streams"])
+        self.held_embeddings.set(counters["embeddings"])
+        self.pinned_embeddings.set(counters["pinned"])
+
+    def observe_image(self, kept_per_stage: Sequence[int], kept_ratio: float) -> None:
+        """Note one image that went through the stages."""
+        for stage, kept in enumerate(kept_per_stage):
+            self.visual_tokens.labels(stage=str(stage)).inc(kept)
+        self.kept_ratio.set(kept_ratio)
+
+    def _advance(self, counter: Counter, name: str, value: float) -> None:
+        # The engine's own count only grows, unless it was restarted.
+        counter.inc(max(0.0, value - self._seen[name]))
+        self._seen[name] = value
