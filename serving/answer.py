@@ -84,7 +84,8 @@ class Answer:
             return None
         figures = statistics.of_prompt(self.num_prompt_tokens)
         if self.options.show_tokens:
-            figures["kept_tokens"] = self.kept_tokens
+            everything = [list(range(count)) for count in figures["kept_per_stage"]]
+            figures["kept_tokens"] = self.kept_tokens or everything
         return figures
 
 

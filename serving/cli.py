@@ -45,6 +45,12 @@ Checkpoint = Annotated[
     ),
 ]
 
+Policy = Annotated[
+    str,
+    typer.Option(help="Image-token policy: dense, csp, fastv, feather, prumerge, prumerge+, ..."),
+]
+Preset = Annotated[str, typer.Option(help="Preset of policy csp: 65 or 70 (percent removed).")]
+
 
 @app.command()
 def segment(
@@ -59,7 +65,13 @@ def segment(
     mode: Annotated[
         Mode, typer.Option(help="generate: the model answers; force: only the mask, no text.")
     ] = Mode.GENERATE,
+    show_tokens: Annotated[
+        Path | None,
+        typer.Option(help="Write a picture of the image tokens that each stage kept here."),
+    ] = None,
     checkpoint: Checkpoint = "",
+    policy: Policy = "",
+    preset: Preset = "",
     base_url: Annotated[
         str, typer.Option(help="Ask this running server instead of starting one.")
     ] = "",
@@ -69,16 +81,18 @@ def segment(
 
     Without --base-url a server is started for the one question (20 s for a small model).
     """
+    options: dict[str, Any] = {"mode": mode.value, "show_tokens": show_tokens is not None}
     try:
         if base_url:
-            answer = ask_server(
-                base_url, image, question, api_key=api_key or None, mode=mode.value
-            )
+            answer = ask_server(base_url, image, question, api_key=api_key or None, **options)
         else:
-            answer = _ask_own_server(checkpoint, image, question, mode)
+            flags = policy_flags(policy, preset)
+            answer = _ask_own_server(checkpoint, flags, image, question, options)
         if output is not None:
             _draw(image, question, answer, output)
-    except (ServerError, httpx.HTTPError, ImageError, RuntimeError) as error:
+        if show_tokens is not None:
+            _draw_tokens(image, answer, show_tokens)
+    except (ServerError, httpx.HTTPError, ValueError, RuntimeError) as error:
         console.print(f"[red]Error:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error
     message = answer["choices"][0]["message"]
@@ -103,6 +117,8 @@ def segment(
 def serve(
     context: typer.Context,
     checkpoint: Annotated[str, typer.Argument(help="LISA checkpoint: a folder or a hub id.")],
+    policy: Policy = "",
+    preset: Preset = "",
 ) -> None:
     """Run an OpenAI-compatible server with masks in its answers.
 
@@ -110,7 +126,12 @@ def serve(
     VLLM_PLUGINS=vllm_csp vllm serve CHECKPOINT [FLAGS].
     """
     console.print(f"vllm-csp: serving {checkpoint}; answers carry message.masks", highlight=False)
-    run_server(checkpoint, context.args)
+    try:
+        flags = [*policy_flags(policy, preset), *context.args]
+    except ValueError as error:
+        console.print(f"[red]Error:[/red] {error}", highlight=False)
+        raise typer.Exit(2) from error
+    run_server(checkpoint, flags)
 
 
 @app.command()
@@ -141,7 +162,7 @@ def demo(
         photo = image or _sample_photo()
         # A random stand-in writes nonsense, so the demo asks for the mask of the fixed answer.
         mode = Mode.GENERATE if checkpoint else Mode.FORCE
-        answer = _ask_own_server(checkpoint, photo, question, mode)
+        answer = _ask_own_server(checkpoint, [], photo, question, {"mode": mode.value})
         _draw(photo, question, answer, output)
     except (ServerError, httpx.HTTPError, ImageError, RuntimeError) as error:
         console.print(f"[red]Error:[/red] {error}", highlight=False)
@@ -152,19 +173,44 @@ def demo(
         typer.echo("(stand-in checkpoint with random weights: its masks mean nothing)")
 
 
-def _ask_own_server(checkpoint: str, image: Path, question: str, mode: Mode) -> dict[str, Any]:
-    flags: list[str] = []
+def policy_flags(policy: str, preset: str) -> list[str]:
+    """`vllm serve` flags that choose a policy.
+
+    Raises `ValueError` for an unknown one.
+    """
+    from vllm_csp.config import CspConfig
+
+    section = {"policy": policy, "preset": preset}
+    section = {name: value for name, value in section.items() if value}
+    CspConfig.from_additional_config({"csp": section})
+    return ["--additional-config", json.dumps({"csp": section})] if section else []
+
+
+def _ask_own_server(
+    checkpoint: str, flags: list[str], image: Path, question: str, options: dict[str, Any]
+) -> dict[str, Any]:
     if not checkpoint:
         from vllm_csp.standin import write_standin
 
-        checkpoint, flags = str(write_standin(CACHE / "standin")), SMALL_MODEL_FLAGS
+        checkpoint, flags = str(write_standin(CACHE / "standin")), [*SMALL_MODEL_FLAGS, *flags]
     CACHE.mkdir(parents=True, exist_ok=True)
     log = CACHE / "server.log"
     with (
         console.status(f"starting a server with {checkpoint} (log: {log})"),
         background_server(checkpoint, flags, log) as url,
     ):
-        return ask_server(url, image, question, mode=mode.value)
+        return ask_server(url, image, question, **options)
+
+
+def _draw_tokens(image: Path, answer: dict[str, Any], output: Path) -> None:
+    from PIL import Image
+
+    from vllm_csp.images import to_rgb
+    from vllm_csp.serving.token_picture import draw_tokens
+
+    if not answer["choices"][0]["message"]["masks"]:
+        raise RuntimeError("no tokens to show: the answer has no [SEG] (try --mode force)")
+    draw_tokens(to_rgb(Image.open(image)), answer["segmentation"]).save(output)
 
 
 def _draw(image: Path, question: str, answer: dict[str, Any], output: Path) -> None:

@@ -49,9 +49,7 @@ class MaskClient:
         self._released.append(request_key)
         self._start()
 
-    def _submit(
-        self, job: MaskJob, images: list[ImagePixels]
-    ) -> asyncio.Future[dict[str, Any]]:
+    def _submit(self, job: MaskJob, images: list[ImagePixels]) -> asyncio.Future[dict[str, Any]]:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, images, future))
         self._start()

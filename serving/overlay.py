@@ -12,7 +12,14 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from vllm_csp.masks import decode_mask
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0)]
+COLOURS = [
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+]
 MIN_WIDTH = 480
 
 

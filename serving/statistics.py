@@ -44,6 +44,7 @@ class TokenStatistics:
         return {
             "policy": self.policy,
             "visual_tokens": schedule.num_image_tokens,
+            "stage_layers": [[one.first_layer, one.last_layer] for one in schedule.stages],
             "kept_per_stage": list(schedule.kept_per_stage),
             "mean_visual_tokens_per_layer": schedule.mean_visual_tokens_per_layer,
             "flops_ratio": round(flops_ratio(schedule, self._shape, text_tokens), 6),
