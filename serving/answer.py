@@ -21,11 +21,14 @@ FORCED_TEXT = "[SEG]."
 
 @dataclass
 class Answer:
-    """State of one request between rendering and the last byte."""
+    """State of one request between rendering and the last byte.
+
+    schedule: JSON of the request's own schedule, or empty.
+    """
 
     request_key: str
     options: SegmentationOptions
-    wants_image: bool
+    schedule: str
     seg_token_id: int
     max_masks: int
     image: Image.Image | None = None
@@ -34,6 +37,7 @@ class Answer:
     num_prompt_tokens: int = 0
     kept_tokens: list[list[int]] = field(default_factory=list)
     released: bool = False
+    retried: bool = False
 
     @property
     def forced(self) -> bool:
@@ -82,7 +86,8 @@ class Answer:
         """The `segmentation` object of the response, if the request wants one."""
         if self.image is None or not (self.options.stats or self.options.show_tokens):
             return None
-        figures = statistics.of_prompt(self.num_prompt_tokens)
+        own = self.options.policy or {}
+        figures = statistics.of_prompt(self.num_prompt_tokens, own.get("policy"))
         if self.options.show_tokens:
             everything = [list(range(count)) for count in figures["kept_per_stage"]]
             figures["kept_tokens"] = self.kept_tokens or everything
@@ -100,9 +105,32 @@ class AnswerTap:
         self._answer = answer
         self._outputs = outputs
         self._started: set[int] = set()
+        self._first: RequestOutput | None = None
+
+    async def lost_image(self) -> bool:
+        """Wait for the first output; True, once per answer, if the request must be sent again.
+
+        vLLM's API process counts an image as sent when a request is rendered. If that request never
+        reaches the engine (refused, cancelled), the next one about the image comes without pixels
+        and ends with an error before its first token; sent again, it carries them.
+        """
+        self._first = await anext(self._outputs, None)
+        if self._first is None or self._answer.retried or self._answer.image is None:
+            return False
+        self._answer.retried = any(
+            output.finish_reason == "error" and not output.token_ids
+            for output in self._first.outputs
+        )
+        return self._answer.retried
+
+    async def _all(self) -> AsyncIterator[RequestOutput]:
+        if self._first is not None:
+            yield self._first
+        async for result in self._outputs:
+            yield result
 
     async def __aiter__(self) -> AsyncIterator[RequestOutput]:
-        async for result in self._outputs:
+        async for result in self._all():
             self._answer.num_prompt_tokens = len(result.prompt_token_ids or ())
             for output in result.outputs:
                 self._answer.token_ids[output.index].extend(output.token_ids)

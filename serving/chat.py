@@ -21,6 +21,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.outputs import RequestOutput
 
 from vllm_csp.config import CspConfig
+from vllm_csp.kv.tracker import SCHEDULE_KEY
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
 from vllm_csp.serving.answer import Answer, AnswerTap
 from vllm_csp.serving.mask_client import MaskClient
@@ -60,10 +61,15 @@ class SegmentationChat(OpenAIServingChat):
         Raises `VLLMValidationError` (a 400) for options that exclude each other.
         """
         options = getattr(request, "segmentation", None)
+        if options is not None and not _has_image(request):
+            raise VLLMValidationError(
+                "`segmentation` needs an image: add an `image_url` part to a user message",
+                parameter="segmentation",
+            )
         answer = Answer(
             request_key=uuid.uuid4().hex,
             options=options or SegmentationOptions(),
-            wants_image=options is not None,
+            schedule=self._own_schedule(options),
             seg_token_id=self.renderer.get_tokenizer().seg_token_id,
             max_masks=self.settings.max_masks_per_answer,
         )
@@ -80,7 +86,10 @@ class SegmentationChat(OpenAIServingChat):
         return result
 
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
-        """Render, and mark the engine request with its own key and its image's."""
+        """Render, and mark the engine request with its own key and its image's.
+
+        Nothing should be refused after this: vLLM has noted the image as sent to the engine.
+        """
         try:
             result = await super().render_chat_request(request)
         except Image.DecompressionBombError as error:
@@ -92,18 +101,22 @@ class SegmentationChat(OpenAIServingChat):
             return result
         answer = _answer_of(request)
         answer.find_image(result[0])
-        if answer.image is None and answer.wants_image:
-            raise VLLMValidationError(
-                "`segmentation` needs an image: add an `image_url` part to a user message",
-                parameter="segmentation",
-            )
         if answer.image is not None:
             request.vllm_xargs = {
                 **(request.vllm_xargs or {}),
                 REQUEST_KEY: answer.request_key,
                 IMAGE_KEY: answer.image_key,
+                **({SCHEDULE_KEY: answer.schedule} if answer.schedule else {}),
             }
         return result
+
+    def _own_schedule(self, options: SegmentationOptions | None) -> str:
+        if options is None or options.policy is None:
+            return ""
+        try:
+            return self.statistics.own_schedule(options.policy).model_dump_json()
+        except ValueError as error:
+            raise VLLMValidationError(str(error), parameter="segmentation.policy") from error
 
     async def chat_completion_full_generator(
         self,
@@ -115,6 +128,10 @@ class SegmentationChat(OpenAIServingChat):
         """The whole answer, masks in each choice's message."""
         answer = _answer_of(request)
         tap = AnswerTap(answer, result_generator)
+        if await tap.lost_image():
+            retried = await self._create_chat_completion(request)
+            assert isinstance(retried, (ErrorResponse, ChatCompletionResponse))
+            return retried
         response = await super().chat_completion_full_generator(request, tap, *args, **kwargs)
         if isinstance(response, ErrorResponse):
             return response
@@ -139,6 +156,12 @@ class SegmentationChat(OpenAIServingChat):
         tap = AnswerTap(answer, result_generator)
         chunks = super().chat_completion_stream_generator(request, tap, *args, **kwargs)
         try:
+            if await tap.lost_image():
+                retried = await self._create_chat_completion(request)
+                assert isinstance(retried, AsyncGenerator)
+                async for chunk in retried:
+                    yield chunk
+                return
             async for chunk in chunks:
                 yield await self._with_masks(chunk, answer)
         except Exception as error:
@@ -183,6 +206,12 @@ def _answer_of(request: ChatCompletionRequest) -> Answer:
     assert isinstance(request, SegmentationChatRequest)
     answer: Answer = request._answer
     return answer
+
+
+def _has_image(request: ChatCompletionRequest) -> bool:
+    contents = [message.get("content") for message in request.messages]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any("image" in str(part.get("type")) for part in parts if isinstance(part, dict))
 
 
 def _check(request: ChatCompletionRequest, options: SegmentationOptions) -> None:

@@ -24,6 +24,13 @@ class SegmentationOptions(BaseModel):
         "rle", description="COCO run-length encoding in `counts`, or a PNG data URL in `png`."
     )
     stats: bool = Field(False, description="Add a `segmentation` object with token statistics.")
+    policy: dict[str, Any] | None = Field(
+        None,
+        description=(
+            "This request's own policy and knobs, as in the server's `csp` setting; it must keep "
+            "as many tokens in the same layers as the server's."
+        ),
+    )
     show_tokens: bool = Field(
         False,
         description="Add `kept_tokens` to it: per stage the image tokens (row-major) it ran on.",

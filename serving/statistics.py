@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vllm_csp.config import CspConfig
@@ -12,6 +13,13 @@ from vllm_csp.tokens.accounting import DecoderShape, flops_ratio, kv_blocks
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+# What the vision tower measures only when the server's own policy asks for it.
+VISION_NEEDS = frozenset({"cls_attention", "key_features"})
+
+
+def _vision_needs(schedule: Schedule) -> set[str]:
+    return {need for stage in schedule.stages for need in stage.selector.needs}
+
 
 class TokenStatistics:
     """Exact figures from the schedule; nothing is measured."""
@@ -20,6 +28,7 @@ class TokenStatistics:
         settings = CspConfig.from_additional_config(vllm_config.additional_config)
         config = vllm_config.model_config.hf_config
         text = config.text_config
+        self._config = config
         self.policy = settings.policy
         self.schedule: Schedule = schedule_of(settings, config)
         self._block_size: int = vllm_config.cache_config.block_size
@@ -37,12 +46,36 @@ class TokenStatistics:
         schedule = self.schedule
         return schedule.mean_visual_tokens_per_layer / schedule.num_image_tokens
 
-    def of_prompt(self, num_prompt_tokens: int) -> dict[str, Any]:
-        """Figures for a prompt with an image; `num_prompt_tokens` includes the image's."""
+    def own_schedule(self, section: Mapping[str, Any]) -> Schedule:
+        """The schedule of a request's own policy.
+
+        Raises `ValueError` when the server's KV layout, or what its vision tower measures, does not
+        allow it.
+        """
+        settings = CspConfig.from_additional_config({"csp": section})
+        schedule = schedule_of(settings, self._config)
+        if self.schedule.is_dense or schedule.layout != self.schedule.layout:
+            raise ValueError(
+                f"this server keeps [{self.schedule}]; a request may change how tokens are chosen, "
+                f"not how many or where, and asked for [{schedule}]"
+            )
+        missing = (_vision_needs(schedule) - _vision_needs(self.schedule)) & VISION_NEEDS
+        if missing:
+            raise ValueError(
+                f"the chosen policy needs {sorted(missing)} of the vision tower, which this server "
+                "does not compute: start it with a policy that does"
+            )
+        return schedule
+
+    def of_prompt(self, num_prompt_tokens: int, policy: str | None = None) -> dict[str, Any]:
+        """Figures for a prompt with an image; `num_prompt_tokens` includes the image's.
+
+        `policy` names the request's own one.
+        """
         schedule = self.schedule
         text_tokens = num_prompt_tokens - schedule.num_image_tokens
         return {
-            "policy": self.policy,
+            "policy": policy or self.policy,
             "visual_tokens": schedule.num_image_tokens,
             "stage_layers": [[one.first_layer, one.last_layer] for one in schedule.stages],
             "kept_per_stage": list(schedule.kept_per_stage),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 from zlib import crc32
@@ -16,17 +17,24 @@ from vllm_csp.tokens import Batch, Schedule, TokenPlan
 # One engine per process is the rule; tests may hold several.
 _trackers: WeakValueDictionary[str, BatchTracker] = WeakValueDictionary()
 
+# Names in `SamplingParams.extra_args`.
 SEED_KEY = "csp_seed"
+SCHEDULE_KEY = "csp_schedule"
 
 
 @dataclass(frozen=True)
 class TrackedRequest:
-    """A request's prompt length, where its image lies in it (length 0: none), and its seed."""
+    """What the plan must know of a request.
+
+    prompt_len; where its image lies in it (length 0: none); the seed of random choices; its own
+    schedule, of the engine's layout, if it asked for one.
+    """
 
     prompt_len: int
     image_start: int
     image_len: int
     seed: int
+    schedule: Schedule | None = None
 
 
 TEXT_ONLY = TrackedRequest(prompt_len=0, image_start=0, image_len=0, seed=0)
@@ -50,12 +58,17 @@ class BatchTracker:
     def describe(
         self, prompt_ids: Sequence[int] | None, extra_args: Mapping[str, Any] | None
     ) -> TrackedRequest:
-        """What the plan must know of a request, from its prompt."""
+        """Read it off the prompt and the request's `extra_args`."""
         prompt = np.asarray([] if prompt_ids is None else prompt_ids, dtype=np.int64)
         (image,) = np.nonzero(prompt == self._image_token_id)
-        seed = (extra_args or {}).get(SEED_KEY, crc32(prompt.tobytes()))
-        start = int(image[0]) if len(image) else 0
-        return TrackedRequest(len(prompt), start, len(image), int(seed))
+        args = extra_args or {}
+        return TrackedRequest(
+            prompt_len=len(prompt),
+            image_start=int(image[0]) if len(image) else 0,
+            image_len=len(image),
+            seed=int(args.get(SEED_KEY, crc32(prompt.tobytes()))),
+            schedule=_parse(args[SCHEDULE_KEY]) if SCHEDULE_KEY in args else None,
+        )
 
     def begin_step(self) -> None:
         """The batch may have changed: plan anew."""
@@ -84,6 +97,11 @@ class BatchTracker:
         """The plan that this step's metadata was built from."""
         assert self._plan is not None, "no attention metadata was built for this step"
         return self._plan
+
+
+@lru_cache(maxsize=64)
+def _parse(schedule: str) -> Schedule:
+    return Schedule.model_validate_json(schedule)
 
 
 def tracker_of(instance_id: str) -> BatchTracker | None:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vllm_csp.kv.tracker import BatchTracker
+from vllm_csp.models.row_scorer import RowScorer
 from vllm_csp.tokens import Schedule, TokenPlan
 from vllm_csp.tokens.plan import on_device
 from vllm_csp.tokens.scatter import reactivate
-from vllm_csp.tokens.selectors import Need, SelectionInputs, spread_scores
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from vllm_csp.tokens.selectors import Need, ScoreSpec, SelectionInputs, spread_scores
 
 
 class StageRunner:
     """The stages of one model.
 
-    The residual stream of the whole batch is kept in `stream`; a stage gathers its rows from it and
-    writes them back. Tokens that a stage leaves out keep what they had, which is what re-expansion
-    with scatter mode "embedding" asks for. Steps without an image prefill (decoding, mostly) run
-    all rows in every stage, so nothing is gathered then.
+    Steps without an image prefill (decoding, mostly) run all rows in every stage: only lengths and
+    slots differ between stages then, and those are in the attention metadata already.
     """
 
     def __init__(self, schedule: Schedule, tracker: BatchTracker) -> None:
@@ -34,7 +30,7 @@ class StageRunner:
         # Of the step's images, in batch order; set by the owning model when a selector needs them.
         self.cls_attention: Tensor | None = None
         self.key_features: Tensor | None = None
-        # The image tokens that each stage kept for the step's images, for statistics and tests.
+        # Per stage the tokens [P, budget] kept for the images of the last step that had any.
         self.selected: list[Tensor] = []
 
     def run(
@@ -42,9 +38,16 @@ class StageRunner:
     ) -> Tensor:
         """Final-norm hidden states [T, D] of a step; x [T, D] are its input embeddings."""
         plan = self.tracker.current_plan
-        if len(plan.image_requests) == 0:
-            return self._run_all(layers, norm, positions, x)
-        return _Step(self, plan, positions, x).run(layers, norm)
+        if len(plan.image_requests) > 0:
+            step = _Step(self, plan, positions, x)
+            hidden = step.run(layers, norm)
+            self.selected = step.selected
+            return hidden
+        residual: Tensor | None = None
+        for layer in layers:
+            x, residual = layer(positions, x, residual)
+        hidden, _ = norm(x, residual)
+        return hidden
 
     def kept_tokens(self, batch_row: int) -> list[Tensor]:
         """Per stage the image tokens [budget] of a request prefilled in this step, else empty."""
@@ -52,18 +55,23 @@ class StageRunner:
         (place,) = (owners == batch_row).nonzero()
         return [selected[place[0]] for selected in self.selected] if len(place) else []
 
-    def _run_all(
-        self, layers: Sequence[nn.Module], norm: nn.Module, positions: Tensor, x: Tensor
-    ) -> Tensor:
-        residual: Tensor | None = None
-        for layer in layers:
-            x, residual = layer(positions, x, residual)
-        hidden, _ = norm(x, residual)
-        return hidden
+
+class _Group:
+    """Images of a step that follow one schedule: their places among the P images."""
+
+    def __init__(self, schedule: Schedule, places: list[int], device: torch.device) -> None:
+        self.schedule = schedule
+        self.places = places
+        self.index = torch.tensor(places, device=device)
 
 
 class _Step:
-    """One step with image prefills."""
+    """One step with P image prefills.
+
+    The residual stream of the whole batch is kept in `stream`; a stage gathers its rows from it and
+    writes them back. Tokens that a stage leaves out keep what they had, which is what re-expansion
+    with scatter mode "embedding" asks for.
+    """
 
     def __init__(
         self, runner: StageRunner, plan: TokenPlan, positions: Tensor, embeds: Tensor
@@ -76,81 +84,94 @@ class _Step:
         self.padding = embeds.shape[0] - plan.num_rows
         self.image_rows = on_device(plan.image_rows, embeds.device)
         self.stream = self.embeds.clone()
+        self.selected: list[Tensor] = []
+        self.groups = self._groups()
 
     def run(self, layers: Sequence[nn.Module], norm: nn.Module) -> Tensor:
-        selected: Tensor | None = None
-        scores: Tensor | None = None
-        self.runner.selected = []
+        """Hidden states [T, D]; rows that the last stage leaves out are zero."""
         out = torch.zeros_like(self.stream)
+        scorers: Mapping[ScoreSpec, RowScorer] = {}
         last = len(self.schedule.stages) - 1
         for index, stage in enumerate(self.schedule.stages):
-            if self.schedule.reexpands(index) and selected is not None:
-                self._reactivate(selected)
-            selected = self._select(index, selected, scores)
-            self.runner.selected.append(selected)
-            if index == 0 and stage.selector.merges_features:
-                self._merge(index, selected)
-            rows = self.plan.stages[index].fill(selected)
-            scorer = self._scorer(index + 1) if index < last else None
-            x, residual = self._layers(
-                layers[stage.first_layer : stage.last_layer], rows, index, scorer
-            )
+            self._choose(index, scorers)
+            rows = self.plan.stages[index].fill(self.selected[index])
+            scorers = self._scorers(index + 1) if index < last else {}
+            some = layers[stage.first_layer : stage.last_layer]
+            x, residual = self._layers(some, rows, index, scorers.values())
             if index == last:
                 out[rows] = norm(x, residual)[0]
             else:
                 self.stream[rows] = x + residual
-            scores = self._spread(scorer, selected)
         return nn.functional.pad(out, (0, 0, 0, self.padding)) if self.padding else out
 
+    def _groups(self) -> list[_Group]:
+        """The images by schedule; one group unless requests chose their own policies."""
+        places: dict[Schedule, list[int]] = {}
+        for place, row in enumerate(self.plan.image_requests):
+            request = self.runner.tracker.rows[int(row)]
+            places.setdefault(request.schedule or self.schedule, []).append(place)
+        return [_Group(schedule, some, self.embeds.device) for schedule, some in places.items()]
+
     def _layers(
-        self, layers: Sequence[nn.Module], rows: Tensor, index: int, scorer: Any
+        self, layers: Sequence[nn.Module], rows: Tensor, index: int, scorers: Iterable[RowScorer]
     ) -> tuple[Tensor, Tensor]:
         if self.plan.stages[index].is_identity:
             x, positions = self.stream, self.positions
         else:
             x, positions = self.stream[rows], self.positions[rows]
         residual: Tensor | None = None
-        scored = self.schedule.score_layers(index + 1) if scorer is not None else range(0)
-        first = self.schedule.stages[index].first_layer
-        for number, layer in enumerate(layers, start=first):
-            with _attached(layer, scorer if number in scored else None):
+        for left, layer in zip(range(len(layers), 0, -1), layers, strict=True):
+            with _attached(layer, [one for one in scorers if one.spec.layers >= left]):
                 x, residual = layer(positions, x, residual)
         assert residual is not None
         return x, residual
 
-    def _scorer(self, index: int) -> Any:
-        """A scorer for the choice of stage `index`, or None if it needs no attention."""
-        from vllm_csp.models.staged_llama import RowScorer
-
-        spec = self.schedule.score(index)
-        if spec is None:
-            return None
+    def _scorers(self, index: int) -> dict[ScoreSpec, RowScorer]:
+        """What stage `index` is chosen by, one scorer per kind of score."""
+        specs = {group.schedule.score(index) for group in self.groups} - {None}
+        if not specs:
+            return {}
         rows = self.plan.stages[index - 1].score_rows(self.plan.batch)
-        return RowScorer(rows, spec, self.stream.device)
+        device = self.stream.device
+        return {spec: RowScorer(rows, spec, device) for spec in specs if spec is not None}
 
-    def _spread(self, scorer: Any, selected: Tensor) -> Tensor | None:
-        if scorer is None:
-            return None
-        return spread_scores(scorer.scores, selected, self.schedule.num_image_tokens)
-
-    def _select(self, index: int, previous: Tensor | None, scores: Tensor | None) -> Tensor:
-        stage = self.schedule.stages[index]
-        inputs = self._inputs(stage.selector.needs, previous, scores)
-        return stage.selector.select(inputs, stage.budget)
+    def _choose(self, index: int, scorers: Mapping[ScoreSpec, RowScorer]) -> None:
+        """Select the tokens of stage `index`, and make those that come back ready."""
+        count, budget = len(self.plan.image_requests), self.schedule.stages[index].budget
+        chosen = torch.empty((count, budget), dtype=torch.int64, device=self.stream.device)
+        for group in self.groups:
+            if group.schedule.reexpands(index):
+                self._reactivate(group, self.selected[-1][group.index])
+            selector = group.schedule.stages[index].selector
+            spec = group.schedule.score(index)
+            inputs = self._inputs(group, selector.needs, None if spec is None else scorers[spec])
+            tokens = selector.select(inputs, budget)
+            chosen[group.index] = tokens
+            if selector.merges_features:
+                rows = self.image_rows[group.index].gather(1, tokens)
+                self.stream[rows] = selector.merge(inputs, tokens).to(self.stream.dtype)
+        self.selected.append(chosen)
 
     def _inputs(
-        self, needs: frozenset[Need], previous: Tensor | None, scores: Tensor | None
+        self, group: _Group, needs: frozenset[Need], scorer: RowScorer | None
     ) -> SelectionInputs:
-        tracker, plan = self.runner.tracker, self.plan
-        seeds = [tracker.rows[int(row)].seed for row in plan.image_requests]
-        text, mask = self._question() if "text_embeddings" in needs else (None, None)
+        tracker, owners = self.runner.tracker, self.plan.image_requests
+        seeds = [tracker.rows[int(owners[place])].seed for place in group.places]
+        text, mask = self._question(group) if "text_embeddings" in needs else (None, None)
+        previous = self.selected[-1][group.index] if self.selected else None
+        scores = None
+        if scorer is not None:
+            assert previous is not None and scorer.scores is not None
+            total = self.schedule.num_image_tokens
+            scores = spread_scores(scorer.scores[group.index], previous, total)
+        images = self.image_rows[group.index]
         return SelectionInputs(
-            batch_size=len(plan.image_requests),
+            batch_size=len(group.places),
             grid=self.schedule.grid,
             device=self.stream.device,
-            image_features=self.embeds[self.image_rows] if "image_features" in needs else None,
-            cls_attention=self.runner.cls_attention,
-            key_features=self.runner.key_features,
+            image_features=self.embeds[images] if "image_features" in needs else None,
+            cls_attention=_of(group, self.runner.cls_attention),
+            key_features=_of(group, self.runner.key_features),
             text_embeddings=text,
             text_mask=mask,
             readout_scores=scores,
@@ -158,40 +179,40 @@ class _Step:
             previous=previous,
         )
 
-    def _question(self) -> tuple[Tensor, Tensor]:
-        """Embeddings [P, S, D] and mask [P, S] of the prompt rows behind each image."""
-        batch, owner = self.plan.batch, self.plan.image_requests
+    def _question(self, group: _Group) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, S, D] and mask [B, S] of the prompt rows behind each image."""
+        batch, owner = self.plan.batch, self.plan.image_requests[group.places]
         lengths = torch.from_numpy((batch.prompt_len - batch.image_end)[owner])
         column = torch.arange(int(lengths.max()))
         mask = column < lengths[:, None]
-        rows = torch.from_numpy(self.plan.image_rows[:, -1:] + 1) + column
+        rows = torch.from_numpy(self.plan.image_rows[group.places, -1:] + 1) + column
         rows = torch.where(mask, rows, 0).to(self.stream.device)
         return self.embeds[rows], mask.to(self.stream.device)
 
-    def _reactivate(self, kept: Tensor) -> None:
-        if self.schedule.scatter == "embedding":
+    def _reactivate(self, group: _Group, kept: Tensor) -> None:
+        schedule = group.schedule
+        if schedule.scatter == "embedding":
             return
-        hidden = self.stream[self.image_rows.gather(1, kept)]
-        self.stream[self.image_rows] = reactivate(
-            self.embeds[self.image_rows],
+        images = self.image_rows[group.index]
+        self.stream[images] = reactivate(
+            self.embeds[images],
             kept,
-            hidden,
-            self.schedule.grid,
-            self.schedule.scatter,
-            self.schedule.representative,
+            self.stream[images.gather(1, kept)],
+            schedule.grid,
+            schedule.scatter,
+            schedule.representative,
         )
 
-    def _merge(self, index: int, selected: Tensor) -> None:
-        selector = self.schedule.stages[index].selector
-        merged = selector.merge(self._inputs(selector.needs, None, None), selected)
-        self.stream[self.image_rows.gather(1, selected)] = merged.to(self.stream.dtype)
+
+def _of(group: _Group, values: Tensor | None) -> Tensor | None:
+    return None if values is None else values[group.index]
 
 
 @contextmanager
-def _attached(layer: Any, scorer: Any) -> Iterator[None]:
-    """The layer's attention with a scorer for the time of a call."""
-    layer.self_attn.scorer = scorer
+def _attached(layer: Any, scorers: list[RowScorer]) -> Iterator[None]:
+    """The layer's attention with scorers for the time of a call."""
+    layer.self_attn.scorers = scorers
     try:
         yield
     finally:
-        layer.self_attn.scorer = None
+        layer.self_attn.scorers = ()

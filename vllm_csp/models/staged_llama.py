@@ -6,17 +6,13 @@ and scoring tokens by one row's attention.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 from vllm.compilation.decorators import ignore_torch_compile
 from vllm.config import CacheConfig, VllmConfig, get_current_vllm_config
-from vllm.distributed import (
-    get_tensor_model_parallel_world_size,
-    tensor_model_parallel_all_reduce,
-)
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.llama import (
@@ -28,46 +24,16 @@ from vllm.model_executor.models.llama import (
 from vllm.model_executor.models.utils import extract_layer_index
 
 from vllm_csp.kv.attention import StagedAttention
+from vllm_csp.models.row_scorer import RowScorer
 from vllm_csp.models.stage_runner import StageRunner
 from vllm_csp.schedules import staged_schedule
-from vllm_csp.tokens.plan import ScoreRows, on_device
-from vllm_csp.tokens.selectors import ScoreSpec, readout_attention_scores
-
-
-class RowScorer:
-    """Scores image tokens by one row's attention, in the layers it is attached to.
-
-    `scores` [P, image tokens of the stage] is the sum over those layers.
-    """
-
-    def __init__(self, rows: ScoreRows, spec: ScoreSpec, device: torch.device) -> None:
-        self.spec = spec
-        self.scores: Tensor | None = None
-        self._query = on_device(rows.query, device)
-        self._keys = on_device(rows.keys, device)
-        self._key_mask = on_device(rows.key_mask, device)
-        self._image_columns = on_device(rows.image_columns, device)
-
-    def __call__(self, query: Tensor, key: Tensor, scale: float) -> None:
-        """query [T, H, d], key [T, Hkv, d] of this rank's heads."""
-        scores = readout_attention_scores(
-            query[self._query],
-            key[self._keys],
-            self._key_mask,
-            self._image_columns,
-            scale=scale,
-            softmax=self.spec.softmax,
-        )
-        if (ranks := get_tensor_model_parallel_world_size()) > 1:
-            scores = tensor_model_parallel_all_reduce(scores) / ranks
-        self.scores = scores if self.scores is None else self.scores + scores
 
 
 class StagedLlamaAttention(LlamaAttention):
-    """Llama attention whose KV cache belongs to its layer's stage, with an optional scorer."""
+    """Llama attention whose KV cache belongs to its layer's stage, and scorers if needed."""
 
     attn: StagedAttention
-    scorer: RowScorer | None = None
+    scorers: Sequence[RowScorer] = ()
 
     def __init__(
         self,
@@ -102,24 +68,23 @@ class StagedLlamaAttention(LlamaAttention):
         )
 
     def forward(self, positions: Tensor, hidden_states: Tensor) -> Tensor:
-        """vLLM's forward; a scorer sees queries and keys before or after the rotary embedding."""
+        """vLLM's forward; scorers see queries and keys before or after the rotary embedding."""
         qkv, _ = self.qkv_proj(hidden_states)
         query, key, value = qkv.split([self.q_size, self.kv_size, self.kv_size], dim=-1)
-        if self.scorer is not None and not self.scorer.spec.rope:
-            self._score(query, key)
+        self._score(query, key, rope=False)
         query, key = self.rotary_emb(positions, query, key)
-        if self.scorer is not None and self.scorer.spec.rope:
-            self._score(query, key)
+        self._score(query, key, rope=True)
         output, _ = self.o_proj(self.attn(query, key, value))
         return output
 
-    def _score(self, query: Tensor, key: Tensor) -> None:
-        assert self.scorer is not None
-        self.scorer(
-            query.view(-1, self.num_heads, self.head_dim),
-            key.view(-1, self.num_kv_heads, self.head_dim),
-            self.scaling,
-        )
+    def _score(self, query: Tensor, key: Tensor, *, rope: bool) -> None:
+        for scorer in self.scorers:
+            if scorer.spec.rope == rope:
+                scorer(
+                    query.view(-1, self.num_heads, self.head_dim),
+                    key.view(-1, self.num_kv_heads, self.head_dim),
+                    self.scaling,
+                )
 
 
 class StagedLlamaDecoderLayer(LlamaDecoderLayer):
