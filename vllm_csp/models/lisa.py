@@ -219,6 +219,16 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         self.visual_model.require_complete()
         return loaded
 
+    def get_model_state_cls(self) -> type[Any]:
+        """What model runner V2 keeps per request: vLLM's own state, or the staged one."""
+        if self.runner is None:
+            from vllm.v1.worker.gpu.model_states.default import DefaultModelState
+
+            return DefaultModelState
+        from vllm_csp.kv.model_state import StagedModelState
+
+        return StagedModelState
+
     def get_mm_mapping(self) -> MultiModelKeys:
         """Which modules belong to which part."""
         return MultiModelKeys.from_string_field(

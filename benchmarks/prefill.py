@@ -1,0 +1,217 @@
+"""Prefill throughput of the policies against vLLM's stock LLaVA, and against what FLOPs predict.
+
+    python -m benchmarks.prefill [--layers 16 --hidden 1024] [--policies dense csp-65 ...]
+
+A random checkpoint, large enough to be compute-bound on a CPU; one image, encoded once, so that the
+language model alone is measured. Every cell runs in its own process; the cells of a repeat run one
+after the other, and the median over repeats is reported, as a ratio to `stock` of the same repeat.
+The last line on stdout is one JSON document; rows go to benchmarks/results/prefill.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+TEXT_TOKENS = 64
+CELL_MARK = "cell: "
+POLICIES: dict[str, dict[str, Any]] = {
+    "stock": {},
+    "dense": {"policy": "dense"},
+    "csp-65": {"policy": "csp", "preset": "65"},
+    "csp-70": {"policy": "csp", "preset": "70"},
+}
+RESULTS = Path(__file__).parent / "results"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
+
+
+def main() -> None:
+    """Run all cells and report, or one cell when called by itself."""
+    arguments = _arguments()
+    if arguments.cell:
+        print(CELL_MARK + json.dumps(run_cell(arguments)), flush=True)
+        return
+    times: dict[tuple[str, int], list[float]] = {}
+    for repeat in range(arguments.repeats):
+        for name in arguments.policies:
+            measured = _in_own_process(name, arguments)
+            for concurrency, seconds in measured.items():
+                times.setdefault((name, int(concurrency)), []).append(seconds)
+            print(f"repeat {repeat + 1} {name}: {measured}", file=sys.stderr, flush=True)
+    rows = [_row(name, concurrency, times, arguments) for name, concurrency in sorted(times)]
+    _report(rows, arguments)
+
+
+def run_cell(arguments: argparse.Namespace) -> dict[int, float]:
+    """Seconds per prompt at each concurrency, in this process."""
+    from PIL import Image
+    from vllm import LLM, SamplingParams
+
+    settings = POLICIES[arguments.cell]
+    folder, image_token = _checkpoint(arguments)
+    llm = LLM(
+        str(folder),
+        dtype="bfloat16",
+        enforce_eager=True,
+        max_model_len=512,
+        max_num_seqs=max(arguments.concurrency),
+        max_num_batched_tokens=512 * max(arguments.concurrency),
+        kv_cache_memory_bytes=1 << 30,
+        enable_prefix_caching=False,
+        limit_mm_per_prompt={"image": 1},
+        disable_log_stats=True,
+        **({"load_format": "dummy"} if arguments.cell == "stock" else {}),
+        **({"additional_config": {"csp": settings}} if settings else {}),
+    )
+    image = Image.effect_mandelbrot((448, 448), (-2, -1.5, 1, 1.5), 64).convert("RGB")
+    prompt = {
+        "prompt_token_ids": [1, *range(100, 131), image_token, *range(200, 200 + 32)],
+        "multi_modal_data": {"image": image},
+        "multi_modal_uuids": {"image": ["benchmark"]},
+    }
+    params = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
+    seconds = {}
+    for concurrency in arguments.concurrency:
+        prompts = [prompt] * concurrency
+        llm.generate(prompts, params, use_tqdm=False)
+        runs = []
+        for _ in range(arguments.rounds):
+            began = time.perf_counter()
+            llm.generate(prompts, params, use_tqdm=False)
+            runs.append((time.perf_counter() - began) / concurrency)
+        seconds[concurrency] = statistics.median(runs)
+    return seconds
+
+
+def _checkpoint(arguments: argparse.Namespace) -> tuple[Path, int]:
+    from vllm_csp.standin import write_standin
+
+    name = f"bench-{arguments.layers}x{arguments.hidden}"
+    ffn = 8 * arguments.hidden // 3 // 64 * 64
+    folder = write_standin(
+        CACHE / name,
+        hidden_size=arguments.hidden,
+        intermediate_size=ffn,
+        num_layers=arguments.layers,
+        num_heads=arguments.hidden // 64,
+    )
+    if arguments.cell != "stock":
+        return folder, 32004
+    from transformers import LlamaConfig
+
+    from benchmarks.stock_llava import IMAGE_TOKEN_ID, write_stock_llava
+
+    text = LlamaConfig(
+        vocab_size=32004,
+        hidden_size=arguments.hidden,
+        intermediate_size=ffn,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.hidden // 64,
+        num_key_value_heads=arguments.hidden // 64,
+        max_position_embeddings=2048,
+    )
+    return write_stock_llava(CACHE / f"{name}-llava", text), IMAGE_TOKEN_ID
+
+
+def _in_own_process(name: str, arguments: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.prefill", "--cell", name]
+    command += ["--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
+    command += ["--rounds", str(arguments.rounds), "--concurrency"]
+    command += [str(one) for one in arguments.concurrency]
+    environment = dict(os.environ)
+    if name == "stock":
+        environment["PYTHONPATH"] = str(Path(__file__).parent / "import_only")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"cell {name} failed:\n{done.stderr[-3000:]}")
+    # The engine logs to stdout too.
+    (line,) = [one for one in done.stdout.splitlines() if one.startswith(CELL_MARK)]
+    measured: dict[str, float] = json.loads(line.removeprefix(CELL_MARK))
+    return measured
+
+
+def _row(
+    name: str,
+    concurrency: int,
+    times: dict[tuple[str, int], list[float]],
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    from vllm_csp.tokens import policy
+    from vllm_csp.tokens.accounting import DecoderShape, flops_ratio, kv_groups
+
+    settings = {"policy": "dense", **POLICIES[name]}
+    schedule = policy(settings.pop("policy"), arguments.layers, 256, **settings)
+    heads = arguments.hidden // 64
+    shape = DecoderShape(arguments.hidden, 8 * arguments.hidden // 3 // 64 * 64, heads, heads, 64)
+    predicted = 1 / flops_ratio(schedule, shape, TEXT_TOKENS)
+    own = times[name, concurrency]
+    base = times.get(("dense", concurrency), own)
+    stock = times.get(("stock", concurrency), own)
+    speedup = statistics.median(b / o for b, o in zip(base, own, strict=True))
+    return {
+        "policy": name,
+        "concurrency": concurrency,
+        "prompts_per_second": round(1 / statistics.median(own), 2),
+        "over_dense": round(speedup, 3),
+        "over_stock": round(statistics.median(s / o for s, o in zip(stock, own, strict=True)), 3),
+        "flops_predict": round(predicted, 3),
+        "of_predicted": round(speedup / predicted, 3),
+        "mean_visual_tokens": schedule.mean_visual_tokens_per_layer,
+        "kv_groups": len(kv_groups(schedule)),
+    }
+
+
+def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"prefill, {arguments.layers} layers x {arguments.hidden}, bf16")
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console(stderr=True).print(table)
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / "prefill.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    setting = {
+        "layers": arguments.layers,
+        "hidden": arguments.hidden,
+        "text_tokens": TEXT_TOKENS,
+        "repeats": arguments.repeats,
+        "rounds": arguments.rounds,
+        "cpu_cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "torch": version("torch"),
+        "vllm": version("vllm"),
+    }
+    (RESULTS / "prefill.json").write_text(json.dumps({"setting": setting, "rows": rows}, indent=1))
+    print(json.dumps({"setting": setting, "rows": rows}))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--repeats", type=int, default=3, help="times all cells are run")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements within a cell")
+    parser.add_argument("--cell", choices=list(POLICIES), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
