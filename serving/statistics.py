@@ -6,19 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vllm_csp.config import CspConfig
-from vllm_csp.schedules import schedule_of
+from vllm_csp.schedules import schedule_of, vision_needs
 from vllm_csp.tokens import Schedule
 from vllm_csp.tokens.accounting import DecoderShape, flops_ratio, kv_blocks
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-
-# What the vision tower measures only when the server's own policy asks for it.
-VISION_NEEDS = frozenset({"cls_attention", "key_features"})
-
-
-def _vision_needs(schedule: Schedule) -> set[str]:
-    return {need for stage in schedule.stages for need in stage.selector.needs}
 
 
 class TokenStatistics:
@@ -59,7 +52,7 @@ class TokenStatistics:
                 f"this server keeps [{self.schedule}]; a request may change how tokens are chosen, "
                 f"not how many or where, and asked for [{schedule}]"
             )
-        missing = (_vision_needs(schedule) - _vision_needs(self.schedule)) & VISION_NEEDS
+        missing = vision_needs(schedule) - vision_needs(self.schedule)
         if missing:
             raise ValueError(
                 f"the chosen policy needs {sorted(missing)} of the vision tower, which this server "

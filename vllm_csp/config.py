@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vllm_csp.tokens.policies import knobs
+from vllm_csp.tokens.policies import POLICIES, knobs
 
 ConversationTemplate = Literal["llava_v1", "llava_llama_2"]
 
@@ -60,7 +60,12 @@ class CspConfig(BaseModel):
             problems = "; ".join(
                 f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
             )
-            allowed = ", ".join(cls.model_fields)
             raise ValueError(
-                f"additional_config['csp'] is wrong: {problems}. Fields: {allowed}"
+                f"additional_config['csp'] is wrong: {problems}. Fields: {_allowed(section)}"
             ) from error
+
+
+def _allowed(section: Mapping[str, Any]) -> str:
+    chosen = POLICIES.get(section.get("policy", "dense"))
+    own = ", ".join(CspConfig.model_fields)
+    return own if chosen is None else f"{own}; of the policy: {', '.join(chosen.model_fields)}"

@@ -27,6 +27,16 @@ def schedule_of(settings: CspConfig, config: LisaConfig) -> Schedule:
     )
 
 
+# What only the vision side can measure, and measures when the engine's own policy asks for it.
+VISION_NEEDS = frozenset({"cls_attention", "key_features", "instance_masks"})
+
+
+def vision_needs(schedule: Schedule) -> set[str]:
+    """What a schedule's selectors need of the vision side."""
+    needs: set[str] = {need for stage in schedule.stages for need in stage.selector.needs}
+    return needs & VISION_NEEDS
+
+
 def staged_schedule(vllm_config: VllmConfig) -> Schedule | None:
     """The schedule that an engine runs in stages; None when it runs every layer on every token."""
     settings = CspConfig.from_additional_config(vllm_config.additional_config)

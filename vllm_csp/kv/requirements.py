@@ -25,6 +25,7 @@ def require_staging(vllm_config: VllmConfig, schedule: Schedule) -> None:
     goes off: blocks of a stage hold other tokens than vLLM's block hashes say.
     """
     _refuse_unsupported(vllm_config)
+    _refuse_unknown_rows(schedule)
     scheduler = vllm_config.scheduler_config
     scheduler.scheduler_cls = SCHEDULER
     scheduler.enable_chunked_prefill = False
@@ -45,6 +46,16 @@ def require_staging(vllm_config: VllmConfig, schedule: Schedule) -> None:
         warn_of_many_kv_groups(schedule)
     for one in caught:
         logger.warning("%s", one.message)
+
+
+def _refuse_unknown_rows(schedule: Schedule) -> None:
+    for index in range(len(schedule.stages)):
+        score = schedule.score(index)
+        if score is not None and score.row in ("seg", "mean"):
+            raise ValueError(
+                f"score row {score.row!r} is the row of a [SEG] that is not written yet when the "
+                "prompt is prefilled; use 'readout' (the row that predicts [SEG]) or 'last'"
+            )
 
 
 def _refuse_unsupported(vllm_config: VllmConfig) -> None:

@@ -167,7 +167,7 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
                 pixels=list(sam_pixels),
                 original_sizes=[(int(height), int(width)) for height, width in original_size],
             )
-        return self.vision_probe.ride(self.image_features(clip_pixels))
+        return self.vision_probe.ride(self.image_features(clip_pixels), clip_pixels)
 
     def image_features(self, clip_pixels: torch.Tensor) -> torch.Tensor:
         """Projected patch features: uint8 [B, S, S, 3] -> [B, num_image_tokens, hidden]."""
@@ -187,8 +187,9 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         What rides on the image rows for the selectors is taken off before.
         """
         if self.runner is not None and multimodal_embeddings is not None:
-            split = self.vision_probe.split(multimodal_embeddings, self.config.text_config)
-            multimodal_embeddings, self.runner.cls_attention, self.runner.key_features = split
+            multimodal_embeddings, self.runner.extras = self.vision_probe.split(
+                multimodal_embeddings, self.config.text_config.hidden_size
+            )
         return super().embed_input_ids(
             input_ids, multimodal_embeddings, is_multimodal=is_multimodal
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vllm_csp.kv.tracker import BatchTracker
 from vllm_csp.models.row_scorer import RowScorer
+from vllm_csp.models.vision_probe import ImageExtras
 from vllm_csp.tokens import Schedule, TokenPlan
 from vllm_csp.tokens.plan import on_device
 from vllm_csp.tokens.scatter import reactivate
@@ -28,8 +29,7 @@ class StageRunner:
         self.schedule = schedule
         self.tracker = tracker
         # Of the step's images, in batch order; set by the owning model when a selector needs them.
-        self.cls_attention: Tensor | None = None
-        self.key_features: Tensor | None = None
+        self.extras = ImageExtras()
         # Per stage the tokens [P, budget] kept for the images of the last step that had any.
         self.selected: list[Tensor] = []
 
@@ -170,8 +170,9 @@ class _Step:
             grid=self.schedule.grid,
             device=self.stream.device,
             image_features=self.embeds[images] if "image_features" in needs else None,
-            cls_attention=_of(group, self.runner.cls_attention),
-            key_features=_of(group, self.runner.key_features),
+            cls_attention=_of(group, self.runner.extras.cls_attention),
+            key_features=_of(group, self.runner.extras.key_features),
+            instance_masks=_of(group, self.runner.extras.instance_masks),
             text_embeddings=text,
             text_mask=mask,
             readout_scores=scores,
