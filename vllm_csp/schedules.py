@@ -33,7 +33,7 @@ VISION_NEEDS = frozenset({"cls_attention", "key_features", "instance_masks"})
 
 def vision_needs(schedule: Schedule) -> set[str]:
     """What a schedule's selectors need of the vision side."""
-    needs: set[str] = {need for stage in schedule.stages for need in stage.selector.needs}
+    needs: set[str] = {need for stage in schedule.stages for need in stage.selector.all_needs}
     return needs & VISION_NEEDS
 
 

@@ -66,6 +66,12 @@ class SelectorSpec(BaseModel, ABC):
         """Whether kept tokens also take up the features of dropped ones (``merge``)."""
         return False
 
+    @property
+    def all_needs(self) -> frozenset[Need]:
+        """What ``select`` and ``merge`` need together."""
+        merging: frozenset[Need] = frozenset({"image_features", "cls_attention", "key_features"})
+        return self.needs | merging if self.merges_features else self.needs
+
     def check(self, budget: int, grid: tuple[int, int]) -> None:
         """Raise SelectionError when ``budget`` is impossible on ``grid`` (rows, columns)."""
 
