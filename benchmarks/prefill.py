@@ -16,15 +16,15 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cells import report_cell, run_cell
+
 TEXT_TOKENS = 64
-CELL_MARK = "cell: "
 POLICIES: dict[str, dict[str, Any]] = {
     "stock": {},
     "dense": {"policy": "dense"},
@@ -39,7 +39,7 @@ def main() -> None:
     """Run all cells and report, or one cell when called by itself."""
     arguments = _arguments()
     if arguments.cell:
-        print(CELL_MARK + json.dumps(run_cell(arguments)), flush=True)
+        report_cell(measure(arguments))
         return
     times: dict[tuple[str, int], list[float]] = {}
     for repeat in range(arguments.repeats):
@@ -52,7 +52,7 @@ def main() -> None:
     _report(rows, arguments)
 
 
-def run_cell(arguments: argparse.Namespace) -> dict[int, float]:
+def measure(arguments: argparse.Namespace) -> dict[int, float]:
     """Seconds per prompt at each concurrency, in this process."""
     from PIL import Image
     from vllm import LLM, SamplingParams
@@ -124,19 +124,11 @@ def _checkpoint(arguments: argparse.Namespace) -> tuple[Path, int]:
 
 
 def _in_own_process(name: str, arguments: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.prefill", "--cell", name]
-    command += ["--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
-    command += ["--rounds", str(arguments.rounds), "--concurrency"]
-    command += [str(one) for one in arguments.concurrency]
-    environment = dict(os.environ)
-    if name == "stock":
-        environment["PYTHONPATH"] = str(Path(__file__).parent / "import_only")
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise SystemExit(f"cell {name} failed:\n{done.stderr[-3000:]}")
-    # The engine logs to stdout too.
-    (line,) = [one for one in done.stdout.splitlines() if one.startswith(CELL_MARK)]
-    measured: dict[str, float] = json.loads(line.removeprefix(CELL_MARK))
+    cell = ["--cell", name, "--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
+    cell += ["--rounds", str(arguments.rounds)]
+    cell += ["--concurrency", *map(str, arguments.concurrency)]
+    path = {"PYTHONPATH": str(Path(__file__).parent / "import_only")} if name == "stock" else {}
+    measured: dict[str, float] = run_cell("benchmarks.prefill", cell, path)
     return measured
 
 

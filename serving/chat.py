@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import Request
@@ -83,7 +84,8 @@ class SegmentationChat(OpenAIServingChat):
             raise
         if isinstance(result, (ErrorResponse, ChatCompletionResponse)):
             self._release(answer)
-        return result
+            return result
+        return await _started(result)
 
     async def render_chat_request(self, request: ChatCompletionRequest) -> Any:
         """Render, and mark the engine request with its own key and its image's.
@@ -156,17 +158,19 @@ class SegmentationChat(OpenAIServingChat):
         tap = AnswerTap(answer, result_generator)
         chunks = super().chat_completion_stream_generator(request, tap, *args, **kwargs)
         try:
+            # An error here comes before the first chunk: it is the whole response's.
             if await tap.lost_image():
                 retried = await self._create_chat_completion(request)
                 assert isinstance(retried, AsyncGenerator)
                 async for chunk in retried:
                     yield chunk
                 return
-            async for chunk in chunks:
-                yield await self._with_masks(chunk, answer)
-        except Exception as error:
-            yield f"data: {self.create_streaming_error_response(error)}\n\n"
-            yield "data: [DONE]\n\n"
+            try:
+                async for chunk in chunks:
+                    yield await self._with_masks(chunk, answer)
+            except Exception as error:
+                yield f"data: {self.create_streaming_error_response(error)}\n\n"
+                yield "data: [DONE]\n\n"
         finally:
             self._release(answer)
 
@@ -202,6 +206,19 @@ class SegmentationChat(OpenAIServingChat):
             self.masks.release(answer.request_key)
 
 
+async def _started(chunks: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """The chunks, once the first is there: what the engine refuses is then still a 4xx."""
+    first = await anext(chunks)
+
+    async def whole() -> AsyncGenerator[str, None]:
+        async with aclosing(chunks):
+            yield first
+            async for chunk in chunks:
+                yield chunk
+
+    return whole()
+
+
 def _answer_of(request: ChatCompletionRequest) -> Answer:
     assert isinstance(request, SegmentationChatRequest)
     answer: Answer = request._answer
@@ -219,6 +236,11 @@ def _check(request: ChatCompletionRequest, options: SegmentationOptions) -> None
         raise VLLMValidationError(
             "beam search gives no masks; use sampling or greedy decoding",
             parameter="use_beam_search",
+        )
+    reserved = {REQUEST_KEY, IMAGE_KEY, SCHEDULE_KEY} & set(request.vllm_xargs or {})
+    if reserved:
+        raise VLLMValidationError(
+            f"`vllm_xargs` {sorted(reserved)} are the server's own", parameter="vllm_xargs"
         )
     unknown = set(request.chat_template_kwargs or {}) - {"conv_template"}
     if unknown:
