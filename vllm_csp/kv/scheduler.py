@@ -34,6 +34,28 @@ class StageScheduler(AsyncScheduler):
                 manager.drop(request.request_id, dropped)
         super().add_request(request)
 
+    def _try_schedule_encoder_inputs(
+        self,
+        request: Request,
+        num_computed_tokens: int,
+        num_new_tokens: int,
+        encoder_compute_budget: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[list[int], int, int, list[int], list[int]]:
+        """Let a prompt wait whose image has no room in the encoder's budget or cache.
+
+        vLLM would schedule the text before the image, also with chunked prefill off; a stage needs
+        the prompt whole.
+        """
+        found: tuple[list[int], int, int, list[int], list[int]]
+        found = super()._try_schedule_encoder_inputs(
+            request, num_computed_tokens, num_new_tokens, encoder_compute_budget, *args, **kwargs
+        )
+        if found[1] < num_new_tokens:
+            return [], 0, encoder_compute_budget, [], []
+        return found
+
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         for manager, _ in self._managers():
             manager.forget(request.request_id)

@@ -11,7 +11,9 @@ from zlib import crc32
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from vllm_csp.schedules import vision_needs
 from vllm_csp.tokens import Batch, Schedule, TokenPlan
 
 # One engine per process is the rule; tests may hold several.
@@ -58,17 +60,36 @@ class BatchTracker:
     def describe(
         self, prompt_ids: Sequence[int] | None, extra_args: Mapping[str, Any] | None
     ) -> TrackedRequest:
-        """Read it off the prompt and the request's `extra_args`."""
+        """Read it off the prompt and the request's `extra_args`.
+
+        Image tokens without an image (a client may send any ids) are text like any other. A
+        schedule that this engine cannot follow is left out.
+        """
         prompt = np.asarray([] if prompt_ids is None else prompt_ids, dtype=np.int64)
-        (image,) = np.nonzero(prompt == self._image_token_id)
         args = extra_args or {}
+        start = self._image_start(prompt)
         return TrackedRequest(
             prompt_len=len(prompt),
-            image_start=int(image[0]) if len(image) else 0,
-            image_len=len(image),
+            image_start=max(start, 0),
+            image_len=self.schedule.num_image_tokens if start >= 0 else 0,
             seed=int(args.get(SEED_KEY, crc32(prompt.tobytes()))),
-            schedule=_parse(args[SCHEDULE_KEY]) if SCHEDULE_KEY in args else None,
+            schedule=self._followed(args[SCHEDULE_KEY]) if SCHEDULE_KEY in args else None,
         )
+
+    def _image_start(self, prompt: NDArray[np.int64]) -> int:
+        """Where the image's run of tokens starts; -1 if there is none."""
+        length = self.schedule.num_image_tokens
+        (tokens,) = np.nonzero(prompt == self._image_token_id)
+        if len(tokens) < length:
+            return -1
+        last, first = tokens[length - 1 :], tokens[: len(tokens) - length + 1]
+        (runs,) = np.nonzero(last - first == length - 1)
+        return int(tokens[runs[0]]) if len(runs) else -1
+
+    def _followed(self, text: str) -> Schedule | None:
+        own = parse_schedule(text)
+        fits = own.layout == self.schedule.layout
+        return own if fits and vision_needs(own) <= vision_needs(self.schedule) else None
 
     def begin_step(self) -> None:
         """The batch may have changed: plan anew."""
@@ -100,8 +121,9 @@ class BatchTracker:
 
 
 @lru_cache(maxsize=64)
-def _parse(schedule: str) -> Schedule:
-    return Schedule.model_validate_json(schedule)
+def parse_schedule(text: str) -> Schedule:
+    """A schedule from its JSON; `ValueError` if it is none."""
+    return Schedule.model_validate_json(text)
 
 
 def tracker_of(instance_id: str) -> BatchTracker | None:

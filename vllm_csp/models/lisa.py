@@ -190,6 +190,8 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             multimodal_embeddings, self.runner.extras = self.vision_probe.split(
                 multimodal_embeddings, self.config.text_config.hidden_size
             )
+        # Behind the vocabulary; image rows replace it, and a stray one must not be looked up.
+        input_ids = input_ids.masked_fill(input_ids == self.config.image_token_index, 0)
         return super().embed_input_ids(
             input_ids, multimodal_embeddings, is_multimodal=is_multimodal
         )

@@ -144,7 +144,9 @@ class _Step:
                 self._reactivate(group, self.selected[-1][group.index])
             selector = group.schedule.stages[index].selector
             spec = group.schedule.score(index)
-            inputs = self._inputs(group, selector.all_needs, None if spec is None else scorers[spec])
+            inputs = self._inputs(
+                group, selector.all_needs, None if spec is None else scorers[spec]
+            )
             tokens = selector.select(inputs, budget)
             chosen[group.index] = tokens
             if selector.merges_features:

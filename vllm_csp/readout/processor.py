@@ -14,7 +14,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessor as LogitsProcessorV1
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as LogitsProcessorV2
 
-from vllm_csp.kv.tracker import tracker_of
+from vllm_csp.kv.tracker import SCHEDULE_KEY, SEED_KEY, parse_schedule, tracker_of
 from vllm_csp.readout.recorder import Recorder, recorder_of
 from vllm_csp.readout.store import Stream
 
@@ -62,6 +62,10 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
         args = sampling_params.extra_args or {}
         if not all(isinstance(args.get(name, ""), str) for name in (REQUEST_KEY, IMAGE_KEY)):
             raise ValueError(f"`{REQUEST_KEY}` and `{IMAGE_KEY}` must be strings")
+        if not isinstance(args.get(SEED_KEY, 0), int):
+            raise ValueError(f"`{SEED_KEY}` must be an integer")
+        if SCHEDULE_KEY in args:
+            parse_schedule(args[SCHEDULE_KEY])
 
     def is_argmax_invariant(self) -> bool:
         """False, or greedy batches would skip the recording."""
