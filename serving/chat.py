@@ -61,7 +61,10 @@ class SegmentationChat(OpenAIServingChat):
 
         Raises `VLLMValidationError` (a 400) for options that exclude each other.
         """
-        options = getattr(request, "segmentation", None)
+        if not isinstance(request, SegmentationChatRequest):
+            # Routes of vLLM that know only its own class, such as /invocations.
+            request = SegmentationChatRequest(**request.model_dump(exclude_unset=True))
+        options = request.segmentation
         if options is not None and not _has_image(request):
             raise VLLMValidationError(
                 "`segmentation` needs an image: add an `image_url` part to a user message",
@@ -75,7 +78,6 @@ class SegmentationChat(OpenAIServingChat):
             max_masks=self.settings.max_masks_per_answer,
         )
         _check(request, answer.options)
-        assert isinstance(request, SegmentationChatRequest)
         request._answer = answer
         try:
             result = await super().create_chat_completion(request, raw_request)

@@ -24,8 +24,7 @@ app = typer.Typer(
 console = Console(stderr=True)
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
-# Small models start faster without compilation, and need little KV cache.
-SMALL_MODEL_FLAGS = ["--enforce-eager", "--kv-cache-memory-bytes", "256M", "--max-num-seqs", "16"]
+SMALL_MODEL_FLAGS = ["--kv-cache-memory-bytes", "256M", "--max-num-seqs", "16"]
 
 
 class Mode(StrEnum):
@@ -182,7 +181,7 @@ def policy_flags(policy: str, preset: str) -> list[str]:
 
     section = {"policy": policy, "preset": preset}
     section = {name: value for name, value in section.items() if value}
-    CspConfig.from_additional_config({"csp": section})
+    CspConfig.from_section(section, "the policy")
     return ["--additional-config", json.dumps({"csp": section})] if section else []
 
 
@@ -193,6 +192,8 @@ def _ask_own_server(
         from vllm_csp.standin import write_standin
 
         checkpoint, flags = str(write_standin(CACHE / "standin")), [*SMALL_MODEL_FLAGS, *flags]
+    # Compilation takes longer than one question.
+    flags = ["--enforce-eager", *flags]
     CACHE.mkdir(parents=True, exist_ok=True)
     log = CACHE / "server.log"
     with (

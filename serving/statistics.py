@@ -45,7 +45,7 @@ class TokenStatistics:
         Raises `ValueError` when the server's KV layout, or what its vision tower measures, does not
         allow it.
         """
-        settings = CspConfig.from_additional_config({"csp": section})
+        settings = CspConfig.from_section(section, "segmentation.policy")
         schedule = schedule_of(settings, self._config)
         if self.schedule.is_dense or schedule.layout != self.schedule.layout:
             raise ValueError(

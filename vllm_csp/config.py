@@ -47,22 +47,25 @@ class CspConfig(BaseModel):
 
     @classmethod
     def from_additional_config(cls, additional_config: Mapping[str, Any] | None) -> CspConfig:
-        """Read the `csp` entry of vLLM's `additional_config`.
+        """Read the `csp` entry of vLLM's `additional_config`; see `from_section`."""
+        section = dict(additional_config or {}).get("csp", {})
+        return cls.from_section(section, "additional_config['csp']")
+
+    @classmethod
+    def from_section(cls, section: Any, name: str) -> CspConfig:
+        """Read settings that came in under `name`.
 
         Raises `ValueError` naming the wrong field and the allowed ones.
         """
-        section = dict(additional_config or {}).get("csp", {})
         if not isinstance(section, Mapping):
-            raise ValueError('additional_config["csp"] must be an object, as in {"csp": {...}}')
+            raise ValueError(f"{name} must be an object")
         try:
             return cls(**section)
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
             )
-            raise ValueError(
-                f"additional_config['csp'] is wrong: {problems}. Fields: {_allowed(section)}"
-            ) from error
+            raise ValueError(f"{name} is wrong: {problems}. Fields: {_allowed(section)}") from error
 
 
 def _allowed(section: Mapping[str, Any]) -> str:

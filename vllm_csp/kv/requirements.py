@@ -25,10 +25,12 @@ def require_staging(vllm_config: VllmConfig, schedule: Schedule) -> None:
     goes off: blocks of a stage hold other tokens than vLLM's block hashes say.
     """
     _refuse_unsupported(vllm_config)
-    _refuse_unknown_rows(schedule)
     scheduler = vllm_config.scheduler_config
     scheduler.scheduler_cls = SCHEDULER
     scheduler.enable_chunked_prefill = False
+    # Both limit what a step takes of a prompt: one splits it, the other lets it wait forever.
+    scheduler.long_prefill_token_threshold = 0
+    scheduler.max_num_scheduled_tokens = None
     max_len = vllm_config.model_config.max_model_len
     if scheduler.max_num_batched_tokens < max_len:
         logger.info("max_num_batched_tokens raised to %d: prompts are prefilled whole", max_len)
@@ -48,16 +50,6 @@ def require_staging(vllm_config: VllmConfig, schedule: Schedule) -> None:
         logger.warning("%s", one.message)
 
 
-def _refuse_unknown_rows(schedule: Schedule) -> None:
-    for index in range(len(schedule.stages)):
-        score = schedule.score(index)
-        if score is not None and score.row in ("seg", "mean"):
-            raise ValueError(
-                f"score row {score.row!r} is the row of a [SEG] that is not written yet when the "
-                "prompt is prefilled; use 'readout' (the row that predicts [SEG]) or 'last'"
-            )
-
-
 def _refuse_unsupported(vllm_config: VllmConfig) -> None:
     scheduler, parallel = vllm_config.scheduler_config, vllm_config.parallel_config
     refusals = {
@@ -66,6 +58,8 @@ def _refuse_unsupported(vllm_config: VllmConfig) -> None:
         ),
         "a KV connector (--kv-transfer-config) moves blocks by token position, which differs "
         "between stages; leave it out": vllm_config.kv_transfer_config is not None,
+        "--kv-offloading-size moves KV blocks by token position, which differs between stages; "
+        "leave it out": vllm_config.cache_config.kv_offloading_size is not None,
         "--decode-context-parallel-size splits a request's KV by position, which differs between "
         "stages; set it to 1": parallel.decode_context_parallel_size > 1,
         "--prefill-context-parallel-size splits a prompt over ranks, and a stage needs it whole; "

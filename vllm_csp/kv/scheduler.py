@@ -9,6 +9,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.request import Request
 
 from vllm_csp.kv.spec import StageManager, StageSpec
+from vllm_csp.kv.tracker import NO_IMAGE_KEY
 from vllm_csp.schedules import staged_schedule
 from vllm_csp.tokens import Schedule
 
@@ -32,6 +33,10 @@ class StageScheduler(AsyncScheduler):
             for manager, stage in self._managers():
                 dropped = self._schedule.num_image_tokens - self._schedule.kept_per_stage[stage]
                 manager.drop(request.request_id, dropped)
+        elif request.sampling_params is not None:
+            # The worker sees only token ids, and a client may send an image's without one.
+            params = request.sampling_params
+            params.extra_args = {**(params.extra_args or {}), NO_IMAGE_KEY: True}
         super().add_request(request)
 
     def _try_schedule_encoder_inputs(

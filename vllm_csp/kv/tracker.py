@@ -22,6 +22,7 @@ _trackers: WeakValueDictionary[str, BatchTracker] = WeakValueDictionary()
 # Names in `SamplingParams.extra_args`.
 SEED_KEY = "csp_seed"
 SCHEDULE_KEY = "csp_schedule"
+NO_IMAGE_KEY = "csp_no_image"
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,12 @@ class BatchTracker:
     ) -> TrackedRequest:
         """Read it off the prompt and the request's `extra_args`.
 
-        Image tokens without an image (a client may send any ids) are text like any other. A
-        schedule that this engine cannot follow is left out.
+        Image tokens without an image (a client may send any ids; the scheduler knows) are text
+        like any other. A schedule that this engine cannot follow is left out.
         """
         prompt = np.asarray([] if prompt_ids is None else prompt_ids, dtype=np.int64)
         args = extra_args or {}
-        start = self._image_start(prompt)
+        start = -1 if args.get(NO_IMAGE_KEY) else self._image_start(prompt)
         return TrackedRequest(
             prompt_len=len(prompt),
             image_start=max(start, 0),

@@ -106,5 +106,6 @@ class VisionProbe:
         ranks = get_tensor_model_parallel_world_size()
         if ranks > 1:
             scores = tensor_model_parallel_all_reduce(scores) / ranks
-            patches = tensor_model_parallel_all_gather(patches)
+            # The collective takes no views.
+            patches = tensor_model_parallel_all_gather(patches.contiguous())
         return scores, patches

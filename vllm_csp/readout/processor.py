@@ -62,9 +62,12 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
         args = sampling_params.extra_args or {}
         if not all(isinstance(args.get(name, ""), str) for name in (REQUEST_KEY, IMAGE_KEY)):
             raise ValueError(f"`{REQUEST_KEY}` and `{IMAGE_KEY}` must be strings")
-        if not isinstance(args.get(SEED_KEY, 0), int):
-            raise ValueError(f"`{SEED_KEY}` must be an integer")
+        seed = args.get(SEED_KEY, 0)
+        if not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ValueError(f"`{SEED_KEY}` must be an integer from 0 to 2^63 - 1")
         if SCHEDULE_KEY in args:
+            if not isinstance(args[SCHEDULE_KEY], str):
+                raise ValueError(f"`{SCHEDULE_KEY}` must be a schedule as JSON text")
             parse_schedule(args[SCHEDULE_KEY])
 
     def is_argmax_invariant(self) -> bool:
@@ -109,14 +112,31 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
     def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
         """Record this step's rows; logits [rows, vocabulary] pass through."""
         slots = range(logits.shape[0]) if ctx is None else ctx.idx_mapping_np.tolist()
-        rows = [row for row, slot in enumerate(slots) if slot in self._streams]
+        indexes = [self._output_index(row, slot, ctx) for row, slot in enumerate(slots)]
+        rows = [
+            row for row, slot in enumerate(slots) if slot in self._streams and indexes[row] >= 0
+        ]
         if rows:
             streams = [self._streams[slots[row]] for row in rows]
+            for row, stream in zip(rows, streams, strict=True):
+                stream.truncate(indexes[row])
             fed = [self._fed(row) for row in rows] if ctx is None else ctx.input_ids[rows]
             self._recorder.record(streams, rows, logits.shape[0], fed)
             for row, stream in zip(rows, streams, strict=True):
                 stream.kept_tokens = self._recorder.kept_tokens(row) or stream.kept_tokens
         return logits
+
+    def _output_index(self, row: int, slot: int, ctx: LogitsContext | None) -> int:
+        """Which output token the row predicts.
+
+        The row of an unfinished prefill is sampled and thrown away; V2 gives it a negative index,
+        V1 that of the first token, which the next chunk's row then replaces.
+        """
+        if ctx is None:
+            return len(self._outputs[slot][1]) if slot in self._outputs else 0
+        assert self._request_states is not None
+        visible = int(ctx.seq_lens_upper_bound_np[row])
+        return visible - int(self._request_states.prompt_len.np[slot])
 
     def _fed(self, index: int) -> int:
         prompt_ids, output_ids = self._outputs[index]

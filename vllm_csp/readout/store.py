@@ -45,6 +45,10 @@ class Stream:
         rows = [self.rows[index] for index in indexes]
         return torch.stack([step.queries[row] for step, row in rows])
 
+    def truncate(self, length: int) -> None:
+        """Keep the rows of the first `length` output tokens."""
+        del self.rows[length:]
+
     def fed_tokens(self) -> list[int]:
         """The token each row was fed; the first is the prompt's last."""
         return [int(step.fed_tokens[row]) for step, row in self.rows]
