@@ -1,4 +1,4 @@
-"""The oracle: recorded outputs of unmodified LISA on a tiny checkpoint, one `Recording` per answer."""
+"""The oracle: what unmodified LISA did on a tiny checkpoint, one `Recording` per answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_cases() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recording:
-    """What LISA did for one question: a generated answer, or row `row` of a teacher-forced batch."""
+    """What LISA did for one question: a generated answer, or a row of a teacher-forced batch."""
 
     case: dict[str, Any]
     kind: Literal["generate", "teacher_forced"]

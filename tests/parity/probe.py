@@ -6,28 +6,41 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from vllm_csp.models.lisa import LISAForCausalLM
+from vllm_csp.sam.postprocess import unpack_mask
 
-Notes = dict[str, np.ndarray[Any, Any]]
+Floats = npt.NDArray[np.float32]
+Notes = dict[str, Floats]
 
 # Layers before which the residual stream is noted; the oracle has those of 0, 4 and the end.
 MIDDLE_LAYER = 4
 
 
 def attach(model: LISAForCausalLM) -> None:
-    """Start noting; once per model."""
+    """Start noting, until `detach`."""
     notes: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
-    model.parity_notes = notes
+    hooks: list[Any] = []
+    model.parity_notes, model.parity_hooks = notes, hooks
     llama = model.language_model.model
 
     def note_inputs(module: nn.Module, name: str) -> None:
-        module.register_forward_pre_hook(lambda _, inputs: _note(notes, name, inputs[0]))
+        hooks.append(
+            module.register_forward_pre_hook(lambda _, inputs: _note(notes, name, inputs[0]))
+        )
 
     def note_outputs(module: nn.Module, name: str) -> None:
-        module.register_forward_hook(lambda _, __, output: _note(notes, name, output))
+        hooks.append(module.register_forward_hook(lambda _, __, out: _note(notes, name, out)))
+
+    def note_stream(module: nn.Module, name: str, first: int) -> None:
+        hooks.append(
+            module.register_forward_pre_hook(
+                lambda _, inputs: _note(notes, name, _stream(*inputs[first : first + 2]))
+            )
+        )
 
     note_inputs(model.vision_tower, "clip_pixels")
     note_inputs(model.visual_model.image_encoder, "sam_pixels")
@@ -35,13 +48,9 @@ def attach(model: LISAForCausalLM) -> None:
     note_inputs(model.text_hidden_fcs[0], "readout_hidden")
     note_outputs(model.text_hidden_fcs[0], "readout_embeddings")
     note_outputs(model.visual_model.mask_decoder, "low_res_logits")
-    for name, layer in (("hidden_0", 0), ("hidden_4", MIDDLE_LAYER)):
-        llama.layers[layer].register_forward_pre_hook(
-            lambda _, inputs, name=name: _note(notes, name, _stream(*inputs[1:3]))
-        )
-    llama.norm.register_forward_pre_hook(
-        lambda _, inputs: _note(notes, "hidden_8", _stream(*inputs[:2]))
-    )
+    note_stream(llama.layers[0], "hidden_0", 1)
+    note_stream(llama.layers[MIDDLE_LAYER], "hidden_4", 1)
+    note_stream(llama.norm, "hidden_8", 0)
 
 
 def take(model: LISAForCausalLM) -> Notes:
@@ -52,6 +61,12 @@ def take(model: LISAForCausalLM) -> Notes:
     return joined
 
 
+def detach(model: LISAForCausalLM) -> None:
+    """Stop noting."""
+    for hook in model.parity_hooks:
+        hook.remove()
+
+
 def _note(notes: defaultdict[str, list[torch.Tensor]], name: str, value: Any) -> None:
     tensor = value[0] if isinstance(value, tuple) else value
     notes[name].append(tensor.detach().cpu().clone())
@@ -59,3 +74,11 @@ def _note(notes: defaultdict[str, list[torch.Tensor]], name: str, value: Any) ->
 
 def _stream(hidden: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
     return hidden if residual is None else hidden + residual
+
+
+def decode(model: LISAForCausalLM, *, key: str, queries: Floats) -> list[npt.NDArray[np.bool_]]:
+    """Masks of queries [n, out_dim] on an image that is still cached."""
+    image = model.masks.embeddings.get(key)
+    assert image is not None
+    [found] = model.masks.decode([image], [torch.from_numpy(queries)])
+    return [unpack_mask(bits, found.size) for bits in found.masks]

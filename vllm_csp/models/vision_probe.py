@@ -101,11 +101,11 @@ class VisionProbe:
         split_query = query[:, 0].unflatten(-1, (heads, -1))
         split_key = key.unflatten(-1, (heads, -1))
         logits = torch.einsum("bhd,bshd->bhs", split_query.float(), split_key.float())
-        scores = (logits * attention.scale).softmax(dim=-1).mean(dim=1)[:, 1:]
-        patches = key[:, 1:]
+        # Contiguous, because the collectives read memory as it lies.
+        scores = (logits * attention.scale).softmax(dim=-1).mean(dim=1)[:, 1:].contiguous()
+        patches = key[:, 1:].contiguous()
         ranks = get_tensor_model_parallel_world_size()
         if ranks > 1:
             scores = tensor_model_parallel_all_reduce(scores) / ranks
-            # The collective takes no views.
-            patches = tensor_model_parallel_all_gather(patches.contiguous())
+            patches = tensor_model_parallel_all_gather(patches)
         return scores, patches

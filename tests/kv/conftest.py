@@ -1,0 +1,23 @@
+"""Configurations of models that are never loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.kv.harness import config_folder
+from tests.staged.checkpoint import write_sharp
+
+
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, 8 layers, 256 image tokens."""
+    return write_sharp(tmp_path_factory.mktemp("standin") / "sharp")
+
+
+@pytest.fixture(scope="session")
+def folder(standin: Path) -> Callable[[int], Path]:
+    """A configuration with that many layers."""
+    return lambda layers: config_folder(standin, standin.parent / str(layers), layers)

@@ -1,0 +1,66 @@
+"""What the model's hook sets, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+
+from tests.models.published import Published
+from vllm_csp.models.hook import READOUT_PROCESSOR, WORKER_EXTENSION, LisaEngineHook
+
+
+def configured(published: Published, **options: Any) -> VllmConfig:
+    arguments = {"max_model_len": 1024, "enforce_eager": True, **options}
+    return EngineArgs(model=str(published.folder), **arguments).create_engine_config()
+
+
+def test_no_flag_is_needed(published: Published) -> None:
+    config = configured(published)
+    assert config.model_config.tokenizer_mode == "lisa"
+    assert config.parallel_config.worker_extension_cls == WORKER_EXTENSION
+    assert config.model_config.logits_processors == [READOUT_PROCESSOR]
+    # Alpha is dropped by us; vLLM would paint it white.
+    image_options = config.model_config.multimodal_config.media_io_kwargs["image"]
+    assert image_options["image_mode"] is None
+
+
+def test_own_logits_processors_stay(published: Published) -> None:
+    own = "a.module:Processor"
+    config = configured(published, logits_processors=[own])
+    assert config.model_config.logits_processors == [own, READOUT_PROCESSOR]
+
+
+def test_it_may_run_twice(published: Published) -> None:
+    config = configured(published)
+    LisaEngineHook.verify_and_update_config(config)
+    assert config.model_config.logits_processors == [READOUT_PROCESSOR]
+
+
+def test_pipeline_parallelism_is_refused_with_the_way_out(published: Published) -> None:
+    config = configured(published)
+    config.parallel_config.pipeline_parallel_size = 2
+    with pytest.raises(ValueError, match="Use --tensor-parallel-size"):
+        LisaEngineHook.verify_and_update_config(config)
+
+
+def test_another_worker_extension_is_refused_with_the_way_out(published: Published) -> None:
+    with pytest.raises(ValueError, match=f"let it inherit from {WORKER_EXTENSION}"):
+        configured(published, worker_extension_cls="a.module.Extension")
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"conv_templat": "llava_v1"}, "conv_templat: .*Fields: .*conv_template"),
+        ({"conv_template": "vicuna"}, "conv_template"),
+        ({"embedding_cache_size": 0}, "embedding_cache_size"),
+        ({"max_masks_per_answer": "many"}, "max_masks_per_answer"),
+        ("dense", "must be an object"),
+    ],
+)
+def test_wrong_settings_are_named_at_start(published: Published, section: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        configured(published, additional_config={"csp": section})

@@ -1,0 +1,42 @@
+"""`--api-key` guards every route that this package adds."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from vllm.entrypoints.serve.middleware.authenticate import GUARDED_PREFIX
+
+from tests.chat import question_body
+from tests.oracle import recording
+from tests.server import Server
+from vllm_csp.serving.endpoint import router
+
+ROUTES = [
+    (method, route.path)
+    for route in router.routes
+    if isinstance(route, APIRoute)
+    for method in sorted(route.methods)
+]
+
+
+def test_every_route_is_of_a_kind_that_is_checked_here() -> None:
+    assert ROUTES
+    assert len(ROUTES) == len(router.routes)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic a-key-of-the-tests", "a-key"])
+def test_without_the_key_nothing_is_answered(
+    server: Server, method: str, path: str, header: str | None
+) -> None:
+    assert path.startswith(GUARDED_PREFIX)
+    headers = {} if header is None else {"Authorization": header}
+    body = question_body(recording("d01-answer"))
+    reply = httpx.request(method, server.url + path, json=body, headers=headers, timeout=60)
+    assert reply.status_code == 401
+    assert "choices" not in reply.json()
+
+
+def test_with_the_key_it_is(server: Server) -> None:
+    assert server.chat(question_body(recording("d01-forced0"))).status_code == 200

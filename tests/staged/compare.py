@@ -1,0 +1,58 @@
+"""What the engine noted, held against the reference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tests.staged.engine import Noted
+from tests.staged.reference import Model, Plan, Prompt, Trace
+
+TOLERANCE = 1e-4
+
+
+def replay(model: Model, prompt: Prompt, plan: Plan, tokens: list[int]) -> Trace:
+    """The reference over the prompt and all tokens but the last, which is never fed."""
+    kept = model.run(prompt, plan).kept
+    return model.run(prompt, plan, tokens[:-1], kept)
+
+
+def differences(noted: Noted, trace: Trace) -> dict[str, float]:
+    """Largest difference of any row noted in any step, per stage and in the final states.
+
+    Fails unless exactly the reference's rows were seen, in their order.
+    """
+    found = {}
+    for stage, (rows, states) in enumerate(trace.entering):
+        found[f"stage {stage}"] = _furthest(noted.entering[stage], rows, states)
+    found["final"] = _furthest(noted.final, trace.entering[-1][0], trace.final)
+    return found
+
+
+def _furthest(steps: list[tuple[list[int], Tensor]], rows: list[int], states: Tensor) -> float:
+    at = {position: row for row, position in enumerate(rows)}
+    furthest, seen = 0.0, set()
+    for positions, noted in steps:
+        window = [row for row in rows if positions[0] <= row <= positions[-1]]
+        assert positions == window, "other rows, or in another order"
+        seen.update(positions)
+        distance = (noted - states[[at[one] for one in positions]]).abs().max()
+        furthest = max(furthest, float(distance))
+    assert seen == set(rows)
+    return furthest
+
+
+def same_bits(one: Noted, other: Noted) -> bool:
+    """Whether two engines computed equal rows, bit by bit, in equal steps."""
+    pairs = [
+        *zip(one.final, other.final, strict=True),
+        *(
+            pair
+            for stage in one.entering
+            for pair in zip(one.entering[stage], other.entering[stage], strict=True)
+        ),
+    ]
+    return all(
+        positions == others and torch.equal(rows, other_rows)
+        for (positions, rows), (others, other_rows) in pairs
+    )
