@@ -24,7 +24,7 @@ PROMPT = [1, 5, *[IMAGE_TOKEN] * 256, 7, 8]
 
 @pytest.fixture
 def state() -> StagedModelState:
-    """The state with what its constructor would take from an engine, and no positions of its own."""
+    """The state, with what its constructor would take from an engine."""
     made = object.__new__(StagedModelState)
     made.rope_state = made.prompt_embeds_state = made.mm_pruner = None
     made.supports_mm_inputs = False
