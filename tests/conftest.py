@@ -63,7 +63,7 @@ def engine_bf16(safetensors_checkpoint: Path) -> Iterator[Segmenter]:
 def _engine(checkpoint: Path, dtype: str) -> Iterator[Segmenter]:
     # Small steps: of several prompts at once, some are split between two. (vLLM 0.32 on a CPU
     # fails on a split prompt with a `seed`; these tests give none.)
-    options: dict[str, Any] = {**ENGINE, "max_num_batched_tokens": 700, "disable_log_stats": False}
+    options: dict[str, Any] = {**ENGINE, "max_num_batched_tokens": 680, "disable_log_stats": False}
     with pytest.MonkeyPatch.context() as patch:
         # Lets tests run functions in the worker; read when the engine starts and at each call.
         patch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")

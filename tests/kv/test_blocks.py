@@ -38,7 +38,9 @@ def test_blocks_are_those_of_the_accounting(
     draw = random.Random(3)
     lengths = [1, 16, 17, 64, *draw.sample(range(2, 300), 6)]
     for text in lengths:
-        bench.scheduler.add_request(request(f"image{text}", text, f"picture{text}", draw.randint(0, text)))
+        bench.scheduler.add_request(
+            request(f"image{text}", text, f"picture{text}", draw.randint(0, text))
+        )
         bench.scheduler.add_request(request(f"text{text}", text))
     for _ in range(10):
         bench.step()  # until all are prefilled

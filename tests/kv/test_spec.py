@@ -59,7 +59,9 @@ def test_groups_are_those_of_the_accounting(
 def test_every_group_gets_a_stage_manager(folder: Callable[[int], Path]) -> None:
     config = engine_config(folder(32), {"policy": "csp"})
     made = kv_cache_config(config, memory=1 << 32)
-    managers = {KVCacheSpecRegistry.get_manager_class(g.kv_cache_spec) for g in made.kv_cache_groups}
+    managers = {
+        KVCacheSpecRegistry.get_manager_class(g.kv_cache_spec) for g in made.kv_cache_groups
+    }
     assert managers == {StageManager}
 
 

@@ -49,7 +49,11 @@ def _redrawn(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
         return (1 + 0.1 * torch.randn(shape, generator=generator)).to(tensor.dtype)
     if len(shape) < 2:
         return (0.1 * torch.randn(shape, generator=generator)).to(tensor.dtype)
-    if name.endswith(("k_proj.weight", "v_proj.weight")) and "self_attn" in name and "model.layers" in name:
+    if (
+        name.endswith(("k_proj.weight", "v_proj.weight"))
+        and "self_attn" in name
+        and "model.layers" in name
+    ):
         shape[0] = shape[0] // 4 * KV_HEADS
     drawn = torch.randn(shape, generator=generator)
     if "embed" not in name or "patch" in name:

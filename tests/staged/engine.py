@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -202,9 +203,16 @@ class Engine:
         self.scheduler.schedule = noting_schedule
         self.scheduler.update_from_output = noting_update
         llama = self.model.language_model.model
+        self._hooks = [llama.norm.register_forward_hook(self._note_final)]
         for stage, first in enumerate(self._first_layers):
-            llama.layers[first].register_forward_pre_hook(self._note_entering(stage))
-        llama.norm.register_forward_hook(self._note_final)
+            hook = self._note_entering(stage)
+            self._hooks.append(llama.layers[first].register_forward_pre_hook(hook))
+
+    def close(self) -> None:
+        """Stop, and let go of the model: vLLM keeps a language model while it refers to ours."""
+        for hook in self._hooks:
+            hook.remove()
+        self.llm.llm_engine.engine_core.shutdown()
 
     def _note_entering(self, stage: int) -> Any:
         def hook(module: Any, inputs: tuple[Tensor, Tensor, Tensor | None]) -> None:
@@ -259,28 +267,29 @@ def running(
     checkpoint: Path, csp: dict[str, Any], first_layers: Sequence[int] = (0,), **options: Any
 ) -> Iterator[Engine]:
     """An engine in this process; nothing of it is left behind."""
-    from vllm.distributed import cleanup_dist_env_and_memory
-
     set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
     # Everything here is too small for more.
     set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        # vLLM collects eight times over, most of the time that a small engine takes.
+        patch.setattr(gc, "collect", lambda *args: 0)
         segmenter = Segmenter(
             str(checkpoint), additional_config={"csp": csp}, **{**OPTIONS, **options}
         )
         # vLLM's CPU worker has put a function there that logs a warning at every call.
         torch.set_num_threads = lambda _: None  # type: ignore[assignment]
+        engine = Engine(segmenter, first_layers)
+        _share_embeddings(engine.model, str(checkpoint))
         try:
-            engine = Engine(segmenter, first_layers)
-            _share_embeddings(engine.model, str(checkpoint))
             yield engine
         finally:
-            segmenter.llm.llm_engine.engine_core.shutdown()
-            cleanup_dist_env_and_memory()
+            engine.close()
             torch.set_num_threads = set_num_threads
             torch.set_num_threads(threads)
+    gc.unfreeze()
+    gc.collect()
 
 
 def _share_embeddings(model: LISAForCausalLM, checkpoint: str) -> None:

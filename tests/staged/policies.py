@@ -58,9 +58,7 @@ DENSE = _case(
     Stage(4, 8, "all", ALL),
 )
 CSP = _csp("csp-65")
-FASTV = _case(
-    "fastv", {"policy": "fastv"}, Stage(0, 2, "all", ALL), Stage(2, 8, "attention", 128)
-)
+FASTV = _case("fastv", {"policy": "fastv"}, Stage(0, 2, "all", ALL), Stage(2, 8, "attention", 128))
 CASES = [
     DENSE,
     CSP,

@@ -1,4 +1,4 @@
-"""LISA's language model in plain PyTorch with a set of image tokens per layer: no vLLM, no KV cache.
+"""LISA's language model in plain PyTorch, a set of image tokens per layer: no vLLM, no KV cache.
 
 Every step recomputes the whole sequence, one request at a time, in fp32. A stage's rows are simply
 the rows it keeps; positions are the original ones.

@@ -90,7 +90,7 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
                 table.pop(index, None)
         for index, params, prompt_ids, output_ids in batch_update.added:
             self._outputs[index] = (prompt_ids, output_ids)
-            self._enter(index, params.extra_args, len(output_ids))
+            self._enter(index, params, len(output_ids))
             if tracker is not None:
                 tracked[index] = tracker.describe(prompt_ids, params.extra_args)
         for source, target, direction in batch_update.moved:
@@ -104,7 +104,7 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
         states = self._request_states
         assert states is not None
         resumed = int(states.prefill_len.np[req_idx]) - int(states.prompt_len.np[req_idx])
-        self._enter(req_idx, sampling_params.extra_args, resumed)
+        self._enter(req_idx, sampling_params, resumed)
         return req_idx in self._streams
 
     # --- both ---
@@ -142,12 +142,13 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
         prompt_ids, output_ids = self._outputs[index]
         return output_ids[-1] if output_ids else (prompt_ids or [-1])[-1]
 
-    def _enter(self, slot: int, extra_args: Mapping[str, Any] | None, num_output: int) -> None:
+    def _enter(self, slot: int, params: SamplingParams, num_output: int) -> None:
         self._streams.pop(slot, None)
-        args = extra_args or {}
+        args = params.extra_args or {}
         if REQUEST_KEY in args:
+            # V1 keeps a request's parameters as one object, also while it is out of the batch.
             self._streams[slot] = self._recorder.store.open(
-                args[REQUEST_KEY], args.get(IMAGE_KEY, ""), num_output
+                args[REQUEST_KEY], args.get(IMAGE_KEY, ""), num_output, owner=params
             )
 
 

@@ -30,12 +30,14 @@ class Step:
 class Stream:
     """One sequence of a request (n > 1 gives several with the same key).
 
-    rows[i] = (step, row) of the query of output token i. kept_tokens: per stage the image tokens
+    rows[i] = (step, row) of the query of output token i. owner: what stays the same while its
+    request leaves and re-enters the batch, if anything. kept_tokens: per stage the image tokens
     [budget] it ran on, when the engine runs in stages.
     """
 
     key: str
     image_key: str
+    owner: object = None
     rows: list[tuple[Step, int]] = field(default_factory=list)
     touched: float = 0.0
     kept_tokens: list[torch.Tensor] = field(default_factory=list)
@@ -79,17 +81,24 @@ class ReadoutStore:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, key: str, image_key: str, num_output_tokens: int = 0) -> Stream:
+    def open(
+        self, key: str, image_key: str, num_output_tokens: int = 0, owner: object = None
+    ) -> Stream:
         """A stream for a sequence that enters the batch.
 
-        A sequence that comes back after preemption (`num_output_tokens` > 0) goes on with a stream
-        of its key that has as many rows.
+        A sequence that comes back goes on with its own stream. One whose `owner` is not known any
+        more but that has output goes on with a stream of its key that has as many rows.
         """
         self._expire()
-        for stream in self._by_key.get(key, ()) if num_output_tokens else ():
-            if len(stream.rows) == num_output_tokens:
+        streams = self._by_key.get(key, [])
+        for stream in streams:
+            if owner is not None and stream.owner is owner:
                 return stream
-        stream = Stream(key, image_key, touched=time.monotonic())
+        for stream in streams if num_output_tokens else ():
+            if len(stream.rows) == num_output_tokens:
+                stream.owner = owner
+                return stream
+        stream = Stream(key, image_key, owner, touched=time.monotonic())
         self._streams[id(stream)] = stream
         self._by_key.setdefault(key, []).append(stream)
         self._on_open(image_key)
