@@ -6,7 +6,6 @@ because the engine flag that names it is set before the runner is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
