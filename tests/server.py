@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-START_SECONDS = 240
+START_SECONDS = 400
 ANSWER_SECONDS = 120
 
 

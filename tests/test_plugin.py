@@ -25,7 +25,7 @@ ROOT = Path(vllm_csp.__file__).parents[1]
 def python(code: str, *flags: str) -> str:
     """What a fresh interpreter prints, on both streams."""
     result = subprocess.run(
-        [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=120
+        [sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     return result.stdout + result.stderr

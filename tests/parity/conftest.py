@@ -64,6 +64,9 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 def _ask_everything(run: Run) -> Run:
     llm = run.engine.llm
+    # Other tests may have shown the engine the same images.
+    llm.reset_mm_cache()
+    llm.llm_engine.reset_encoder_cache()
     llm.apply_model(probe.attach)
     images: dict[str, probe.Notes] = {}
     for recording in recordings():

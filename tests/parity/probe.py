@@ -21,7 +21,8 @@ MIDDLE_LAYER = 4
 
 
 def attach(model: LISAForCausalLM) -> None:
-    """Start noting, until `detach`."""
+    """Start noting, until `detach`, with no image known to SAM's cache."""
+    model.masks.embeddings._entries.clear()
     notes: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
     hooks: list[Any] = []
     model.parity_notes, model.parity_hooks = notes, hooks

@@ -68,10 +68,13 @@ def runner_v1() -> Worker:
 
 @dataclass
 class Request:
-    """A request and the output tokens that runner V1 shares with its processors."""
+    """A request, with what runner V1 keeps of it while it is out of the batch."""
 
     key: str | None
     outputs: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.parameters = parameters(self.key)
 
 
 class BatchV1:
@@ -88,8 +91,7 @@ class BatchV1:
     ) -> None:
         """What changed before a step; the prompt is always [1, 7]."""
         rows = [
-            (index, parameters(one.key), [1, 7], one.outputs)
-            for index, one in (added or {}).items()
+            (index, one.parameters, [1, 7], one.outputs) for index, one in (added or {}).items()
         ]
         self._worker.processor.update_state(
             BatchUpdate(batch_size=0, removed=removed, added=rows, moved=moved)
@@ -172,9 +174,8 @@ def test_v1_goes_on_after_preemption(runner_v1: Worker, batch: BatchV1) -> None:
     batch.step((one, 1.0, 100))
     batch.step((one, 2.0, 101))
     batch.update(removed=[0])
-    resumed = Request("a", [100, 101])
-    batch.update({1: other, 0: resumed})
-    batch.step((resumed, 3.0, 102), (other, 9.0, 100))
+    batch.update({1: other, 0: one})
+    batch.step((one, 3.0, 102), (other, 9.0, 100))
     assert runner_v1.values("a", [100, 101, 102]) == [1.0, 2.0, 3.0]
     assert len(runner_v1.recorder.store) == 2
 
@@ -195,11 +196,38 @@ def test_v1_forgets_the_rows_of_an_unfinished_resumption(runner_v1: Worker, batc
     batch.update({0: one})
     batch.step((one, 1.0, 100))
     batch.update(removed=[0])
-    resumed = Request("a", [100])
-    batch.update({0: resumed})
-    batch.step((resumed, 8.0, None))
-    batch.step((resumed, 2.0, 101))
+    batch.update({0: one})
+    batch.step((one, 8.0, None))
+    batch.step((one, 2.0, 101))
     assert runner_v1.values("a", [100, 101]) == [1.0, 2.0]
+
+
+def test_v1_goes_on_after_a_step_without_it_in_the_middle_of_its_prefill(
+    runner_v1: Worker, batch: BatchV1
+) -> None:
+    """A request that gets no tokens in a step leaves the batch and comes back, without output."""
+    one = Request("a")
+    batch.update({0: one})
+    batch.step((one, 1.0, None))
+    batch.update(removed=[0])
+    batch.update({0: one})
+    batch.step((one, 2.0, 100))
+    assert runner_v1.values("a", [100]) == [2.0]
+    assert len(runner_v1.recorder.store) == 1
+
+
+def test_v1_keeps_choices_apart_that_were_preempted_together(
+    runner_v1: Worker, batch: BatchV1
+) -> None:
+    first, second = Request("a"), Request("a")
+    batch.update({0: first, 1: second})
+    batch.step((first, 1.0, 20), (second, 1.0, 21))
+    batch.step((first, 2.0, 30), (second, 3.0, 30))
+    batch.update(removed=[1, 0])
+    batch.update({0: second, 1: first})
+    batch.step((second, 4.0, 40), (first, 5.0, 40))
+    assert runner_v1.values("a", [20, 30, 40]) == [1.0, 2.0, 5.0]
+    assert runner_v1.values("a", [21, 30, 40]) == [1.0, 3.0, 4.0]
 
 
 def test_v1_tells_choices_apart_by_their_tokens(runner_v1: Worker, batch: BatchV1) -> None:

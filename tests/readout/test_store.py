@@ -134,6 +134,15 @@ def test_a_preempted_request_goes_on_where_it_was(store: ReadoutStore, pins: Pin
     assert (len(store), pins["image"]) == (1, 1)
 
 
+def test_a_known_owner_gets_its_own_stream_back(store: ReadoutStore, pins: Pins) -> None:
+    owners = [object(), object()]
+    streams = [store.open("request", "image", owner=owner) for owner in owners]
+    assert streams[0] is not streams[1]
+    assert [store.open("request", "image", 0, owner) for owner in owners] == streams
+    assert [store.open("request", "image", 5, owner) for owner in owners] == streams
+    assert (len(store), pins["image"]) == (2, 2)
+
+
 def test_release_forgets_every_choice_and_lets_the_image_go(
     store: ReadoutStore, pins: Pins
 ) -> None:

@@ -91,7 +91,12 @@ class Engine:
     # --- requests ---
 
     def add(
-        self, prompt: Prompt, max_tokens: int = 16, n: int = 1, schedule: str | None = None
+        self,
+        prompt: Prompt,
+        max_tokens: int = 16,
+        n: int = 1,
+        schedule: str | None = None,
+        priority: int = 0,
     ) -> list[str]:
         """Queue a greedy request (sampled when n > 1); returns the internal names of its outputs.
 
@@ -121,7 +126,7 @@ class Engine:
             detokenize=False,
             extra_args=extra_args or None,
         )
-        self.llm.enqueue([given], [params], use_tqdm=False)
+        self.llm.enqueue([given], [params], use_tqdm=False, priority=[priority])
         return sorted(set(self.scheduler.requests) - before)
 
     def step(self) -> list[Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.staged.compare import TOLERANCE, differences, replay
 from tests.staged.engine import Engine, running
-from tests.staged.policies import CASES, CSP, FASTV, Case
+from tests.staged.policies import CASES, CSP, DENSE, FASTV, Case
 from tests.staged.prompts import image_prompt, mixed_prompts, text_prompt
 from tests.staged.reference import Model, Plan, Prompt, Stage
 from vllm_csp.tokens import policy
@@ -145,3 +145,36 @@ def test_requests_choose_within_the_layout(checkpoint: Path, model: Model) -> No
         for name, prompt, (_, meant) in zip(names, prompts, ways, strict=True):
             assert_undisturbed(engine, model, meant, prompt, name)
         assert len({json.dumps(engine.noted[name].kept) for name in names}) == len(ways)
+
+
+def test_what_a_client_cannot_mean_is_left_aside(checkpoint: Path, model: Model) -> None:
+    """A schedule of another layout is not followed; an image's tokens without one are text."""
+    other = policy("csp", 8, preset="70").model_dump_json()
+    prompt = image_prompt(80, before=5, after=9)
+    stray = Prompt(image_prompt(81, before=5, after=9).ids)
+    with running(checkpoint, CSP.csp, CSP.first_layers) as engine:
+        names = [*engine.add(prompt, schedule=other), *engine.add(stray)]
+        engine.finish()
+        assert_undisturbed(engine, model, CSP.plan, prompt, names[0])
+        tokens = engine.noted[names[1]].tokens
+        assert [len(rows) for rows, _ in engine.noted[names[1]].final][:2] == [len(stray), 1]
+    with running(checkpoint, DENSE.csp) as engine:
+        [name] = engine.add(stray)
+        engine.finish()
+        assert engine.noted[name].tokens == tokens
+
+
+def test_the_schedulers_priorities(checkpoint: Path, model: Model) -> None:
+    """Under vLLM's priority policy the least important request is preempted, wherever it is."""
+    prompts = [image_prompt(90 + i, before=10 + 4 * i, after=40 - 5 * i) for i in range(3)]
+    options = {"num_gpu_blocks_override": 46, "max_model_len": 352, "scheduling_policy": "priority"}
+    with running(checkpoint, CSP.csp, CSP.first_layers, **options) as engine:
+        names = [
+            engine.add(prompt, max_tokens=40, priority=-number)[0]
+            for number, prompt in enumerate(prompts)
+        ]
+        engine.finish()
+        assert engine.preempted
+        for name, prompt in zip(names, prompts, strict=True):
+            assert len(engine.noted[name].tokens) == 40
+            assert_undisturbed(engine, model, CSP.plan, prompt, name)
