@@ -68,6 +68,11 @@ if TYPE_CHECKING:
             global_attn_indexes: tuple[int, ...],
         ) -> None: ...
 
+    class LayerNorm2d(nn.Module):
+        """Upstream `modeling/common.py`."""
+
+        def __init__(self, num_channels: int) -> None: ...
+
     class PositionEmbeddingRandom(nn.Module):
         """Upstream `modeling/prompt_encoder.py`."""
 
@@ -129,3 +134,4 @@ else:
     PositionEmbeddingRandom = _modeling.prompt_encoder.PositionEmbeddingRandom
     TwoWayTransformer = _modeling.TwoWayTransformer
     MaskDecoder = _modeling.MaskDecoder
+    LayerNorm2d = _modeling.image_encoder.LayerNorm2d

@@ -1,0 +1,246 @@
+"""TinyViT, MobileSAM's image encoder: SAM's embedding of an image at a small part of the cost."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vllm_csp.sam.neck import apply_neck, build_neck
+from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM, TinyVitGeometry
+
+EXPANSION = 4
+"""Hidden width of convolution blocks and MLPs, in block widths; the same in every TinyViT."""
+
+
+class TinyVitEncoder(nn.Module):
+    """MobileSAM's image encoder: normalised pixels to image embeddings.
+
+    A drop-in for SAM's ViT, whose embeddings it was distilled from. Parameter names are those of
+    MobileSAM's checkpoint below `image_encoder.`, without the classifier that SAM never uses.
+    Sources: arXiv 2207.10666 (blocks), arXiv 2306.14289 (resolution, neck).
+    """
+
+    def __init__(self, geometry: TinyVitGeometry = MOBILE_SAM) -> None:
+        super().__init__()
+        self.geometry = geometry
+        dims, folded = geometry.dims, geometry.folded
+        self.patch_embed = PatchEmbedding(dims[0], folded)
+        self.layers = nn.ModuleList([ConvStage(dims[0], dims[1], geometry.depths[0], folded)])
+        for stage, (heads, window) in enumerate(
+            zip(geometry.heads, geometry.windows, strict=True), start=1
+        ):
+            blocks = [
+                AttentionBlock(dims[stage], heads, window, folded)
+                for _ in range(geometry.depths[stage])
+            ]
+            is_last = stage == len(geometry.heads)
+            # SAM's decoder wants 1/16 of the image's side: the last step between stages keeps it.
+            stride = 1 if stage == len(geometry.heads) - 1 else 2
+            following = (
+                None if is_last else Downsample(dims[stage], dims[stage + 1], stride, folded)
+            )
+            self.layers.append(AttentionStage(blocks, following))
+        self.neck = build_neck(dims[-1], geometry.out_channels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch of images.
+
+        `pixels`: [B, 3, S, S], normalised and padded as `Sam.preprocess` does, in the dtype of the
+        weights. Returns: [B, C, S / 16, S / 16], same dtype.
+        """
+        # Channels last: attention then reads the convolutions' output without copying it.
+        features = self.patch_embed(pixels.contiguous(memory_format=torch.channels_last))
+        for stage in self.layers:
+            features = stage(features)
+        return apply_neck(self.neck, features).contiguous()
+
+
+class ConvNorm(nn.Module):
+    """A convolution and its BatchNorm, run as one convolution unless in training.
+
+    Folded: the BatchNorm is already in the convolution's weight and bias.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, folded: bool
+    ) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=folded)
+        self.bn = None if folded else nn.BatchNorm2d(outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
+        if self.bn is None or self.training:
+            features = self.c(features)
+            return features if self.bn is None else self.bn(features)
+        # Folding takes microseconds and keeps the checkpoint's names loadable at any time.
+        weight, bias = fold(self.c.weight, self.bn)
+        conv = self.c
+        return functional.conv2d(
+            features, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+
+
+def fold(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does the work of a convolution and its BatchNorm.
+
+    `weight`: [outputs, inputs, k, k], of a convolution without bias. `torch.nn.utils.fusion` has
+    the same, but cuts gradients off.
+    """
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+
+
+class PatchEmbedding(nn.Module):
+    """Two strided convolutions: pixels to cells of 4 x 4 pixels."""
+
+    def __init__(self, dim: int, folded: bool) -> None:
+        super().__init__()
+        self.seq = nn.Sequential(
+            ConvNorm(3, dim // 2, 3, 2, 1, folded),
+            nn.GELU(),
+            ConvNorm(dim // 2, dim, 3, 2, 1, folded),
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, dim, S / 4, S / 4]."""
+        return self.seq(pixels)
+
+
+class InvertedBottleneck(nn.Module):
+    """The convolution block of the first stage (MobileNetV2's)."""
+
+    def __init__(self, dim: int, folded: bool) -> None:
+        super().__init__()
+        hidden = EXPANSION * dim
+        self.conv1 = ConvNorm(dim, hidden, 1, 1, 1, folded)
+        self.conv2 = ConvNorm(hidden, hidden, 3, 1, hidden, folded)
+        self.conv3 = ConvNorm(hidden, dim, 1, 1, 1, folded)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, dim, H, W] -> the same shape."""
+        hidden = functional.gelu(self.conv1(features))
+        hidden = functional.gelu(self.conv2(hidden))
+        return functional.gelu(features + self.conv3(hidden))
+
+
+class Downsample(nn.Module):
+    """Between stages: to the next width and, with stride 2, to half the side."""
+
+    def __init__(self, dim: int, next_dim: int, stride: int, folded: bool) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(dim, next_dim, 1, 1, 1, folded)
+        self.conv2 = ConvNorm(next_dim, next_dim, 3, stride, next_dim, folded)
+        self.conv3 = ConvNorm(next_dim, next_dim, 1, 1, 1, folded)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, dim, H, W] -> [B, next_dim, H / stride, W / stride]."""
+        hidden = functional.gelu(self.conv1(features))
+        return self.conv3(functional.gelu(self.conv2(hidden)))
+
+
+class ConvStage(nn.Module):
+    """The first stage: convolution blocks, then the step to half the side."""
+
+    def __init__(self, dim: int, next_dim: int, depth: int, folded: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(InvertedBottleneck(dim, folded) for _ in range(depth))
+        self.downsample = Downsample(dim, next_dim, 2, folded)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, dim, H, W] -> [B, next_dim, H / 2, W / 2]."""
+        for block in self.blocks:
+            features = block(features)
+        return self.downsample(features)
+
+
+class AttentionStage(nn.Module):
+    """A later stage: attention blocks, then the step to the next stage if there is one."""
+
+    def __init__(self, blocks: list["AttentionBlock"], downsample: Downsample | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, dim, H, W] -> what the next stage takes."""
+        for block in self.blocks:
+            features = block(features)
+        return features if self.downsample is None else self.downsample(features)
+
+
+class AttentionBlock(nn.Module):
+    """Attention within windows, a convolution that crosses them, an MLP."""
+
+    def __init__(self, dim: int, heads: int, window: int, folded: bool) -> None:
+        super().__init__()
+        self.window = window
+        self.attn = WindowAttention(dim, heads, window)
+        self.local_conv = ConvNorm(dim, dim, 3, 1, dim, folded)
+        self.mlp = Mlp(dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, dim, H, W] -> the same shape."""
+        cells = features.permute(0, 2, 3, 1)
+        cells = cells + self._attend(cells)
+        cells = self.local_conv(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        cells = cells + self.mlp(cells)
+        return cells.permute(0, 3, 1, 2)
+
+    def _attend(self, cells: Tensor) -> Tensor:
+        """[B, H, W, dim] cut into windows and put together again.
+
+        The last windows are filled up with zeros, which the published weights were trained to see.
+        """
+        batch, height, width, dim = cells.shape
+        side = self.window
+        cells = functional.pad(cells, (0, 0, 0, -width % side, 0, -height % side))
+        rows, columns = cells.shape[1] // side, cells.shape[2] // side
+        windows = cells.view(batch, rows, side, columns, side, dim).transpose(2, 3)
+        seen = self.attn(windows.reshape(-1, side * side, dim))
+        seen = seen.view(batch, rows, columns, side, side, dim).transpose(2, 3)
+        return seen.reshape(batch, rows * side, columns * side, dim)[:, :height, :width]
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention in one window, with a learned bias for each distance of two cells."""
+
+    def __init__(self, dim: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """[windows, window ** 2, dim] -> the same shape."""
+        windows, size, dim = cells.shape
+        # Per head: its query, key and value side by side.
+        qkv = self.qkv(self.norm(cells)).view(windows, size, self.heads, -1).transpose(1, 2)
+        query, key, value = qkv.chunk(3, dim=-1)
+        seen = functional.scaled_dot_product_attention(query, key, value, self._bias())
+        return self.proj(seen.transpose(1, 2).reshape(windows, size, dim))
+
+    def _bias(self) -> Tensor:
+        """[heads, window ** 2, window ** 2], by |rows apart| and |columns apart|."""
+        place = torch.arange(self.window, device=self.attention_biases.device)
+        apart = (place[:, None] - place).abs()
+        table = self.attention_biases.view(self.heads, self.window, self.window)
+        bias = table[:, apart[:, None, :, None], apart[None, :, None, :]]
+        return bias.flatten(3).flatten(1, 2)
+
+
+class Mlp(nn.Module):
+    """The MLP of an attention block, with its norm."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, EXPANSION * dim)
+        self.fc2 = nn.Linear(EXPANSION * dim, dim)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """[..., dim] -> the same shape."""
+        return self.fc2(functional.gelu(self.fc1(self.norm(cells))))
