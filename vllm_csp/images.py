@@ -17,6 +17,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 MAX_PIXELS = 1 << 26
 EXTREME_ASPECT = 100
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""OpenAI's image statistics for CLIP, of RGB in 0..1."""
+
 Pixels = npt.NDArray[np.uint8]
 
 _ORIENTATION_TAG = 0x0112
