@@ -1,0 +1,1 @@
+"""Readers, one file per format; each gives photos with their questions."""
