@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from vllm_csp.sam.geometry import VIT_H
 from vllm_csp.sam.sam import Sam
+from vllm_csp.sam.vit_geometry import VIT_H
 
 ADDED_TOKENS = {"<im_patch>": 32000, "<im_start>": 32001, "<im_end>": 32002, "[SEG]": 32003}
 VISION = CLIPVisionConfig(
@@ -74,7 +74,7 @@ def write_standin(
 def _weights(text: LlamaConfig) -> dict[str, Tensor]:
     hidden = text.hidden_size
     sam = Sam(SAM)
-    nn.init.normal_(sam.image_encoder.pos_embed, std=0.02)
+    nn.init.normal_(sam.get_parameter("image_encoder.pos_embed"), std=0.02)
     projector = nn.Linear(VISION.hidden_size, hidden)
     queries = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 256))
     parts = {

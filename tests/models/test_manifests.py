@@ -20,7 +20,7 @@ from vllm.utils.torch_utils import set_default_torch_dtype
 
 from tests.models.published import Published
 from vllm_csp.models.lisa import VISION_TOWER_PREFIX, LISAForCausalLM
-from vllm_csp.sam.geometry import VIT_H
+from vllm_csp.sam.vit_geometry import VIT_H
 
 SKIPPED = "rotary_emb.inv_freq"
 # vLLM rounds the rows of these up, to shard them evenly.

@@ -17,12 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from vllm_csp.images import sam_resize, to_rgb
-from vllm_csp.sam.geometry import SamGeometry
+from vllm_csp.sam.encoder_kind import read_geometry
 from vllm_csp.sam.sam import Sam
+from vllm_csp.sam.vit_geometry import VitGeometry
 
 PREFIX = "model.visual_model."
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SMALL = SamGeometry(
+SMALL = VitGeometry(
     image_size=64,
     patch_size=8,
     embed_dim=32,
@@ -105,7 +106,7 @@ class Oracle:
     def _sam(self, precision: str) -> Sam:
         weights = self.weights()
         shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        sam = Sam(SamGeometry.from_shapes(shapes)).to(DTYPES[precision]).eval()
+        sam = Sam(read_geometry(shapes)).to(DTYPES[precision]).eval()
         sam.load_weights(weights.items())
         sam.require_complete()
         return sam

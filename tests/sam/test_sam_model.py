@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vllm_csp.sam.geometry import VIT_H
 from vllm_csp.sam.sam import PIXEL_MEAN, PIXEL_STD, Sam
+from vllm_csp.sam.vit_geometry import VIT_H
 
 MakeSam = Callable[[], Sam]
 MATRIX = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"

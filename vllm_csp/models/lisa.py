@@ -27,6 +27,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
 from vllm_csp.config import CspConfig
+from vllm_csp.images import CLIP_MEAN, CLIP_STD
 from vllm_csp.kv.tracker import BatchTracker
 from vllm_csp.models.config import LisaConfig
 from vllm_csp.models.processor import (
@@ -42,9 +43,11 @@ from vllm_csp.models.vision_probe import VisionProbe
 from vllm_csp.models.weights import checkpoint_shapes, weight_folder, with_prefix
 from vllm_csp.readout.recorder import Recorder
 from vllm_csp.readout.store import ReadoutStore
-from vllm_csp.sam.geometry import VIT_H, SamGeometry
+from vllm_csp.sam.encoder_kind import read_geometry
+from vllm_csp.sam.geometry import SamGeometry
 from vllm_csp.sam.mask_service import MaskService
 from vllm_csp.sam.sam import Sam
+from vllm_csp.sam.vit_geometry import VIT_H
 from vllm_csp.schedules import staged_schedule
 from vllm_csp.tokens import Schedule
 
@@ -268,17 +271,12 @@ def _sam_geometry(vllm_config: VllmConfig) -> SamGeometry:
     if load_config.load_format == "dummy":
         return VIT_H
     folder = weight_folder(model_config.model, model_config.revision, load_config.download_dir)
-    return SamGeometry.from_shapes(with_prefix(checkpoint_shapes(folder), "model.visual_model."))
-
-
-# OpenAI's CLIP image statistics, in 0..1.
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+    return read_geometry(with_prefix(checkpoint_shapes(folder), "model.visual_model."))
 
 
 def _normalise_clip(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """uint8 [B, S, S, 3] -> normalised [B, 3, S, S], computed in fp32."""
-    mean = torch.tensor(_CLIP_MEAN, device=pixels.device)
-    std = torch.tensor(_CLIP_STD, device=pixels.device)
+    mean = torch.tensor(CLIP_MEAN, device=pixels.device)
+    std = torch.tensor(CLIP_STD, device=pixels.device)
     scaled = (pixels.float() / 255 - mean) / std
     return scaled.permute(0, 3, 1, 2).contiguous().to(dtype)

@@ -6,14 +6,16 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from vllm_csp.sam.encoder import ImageEncoder
-from vllm_csp.sam.geometry import VIT_H, SamGeometry
+from vllm_csp.sam.encoder_kind import build_encoder
+from vllm_csp.sam.geometry import SamGeometry
 from vllm_csp.sam.mask_decoder import MaskDecoder
 from vllm_csp.sam.prompt_encoder import PromptEncoder
+from vllm_csp.sam.vit_geometry import VIT_H
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 DECODE_ROWS = 64
+STEP_COUNT = ".num_batches_tracked"
 
 
 class Sam(nn.Module):
@@ -29,17 +31,18 @@ class Sam(nn.Module):
     def __init__(self, geometry: SamGeometry = VIT_H) -> None:
         super().__init__()
         self.geometry = geometry
-        self.image_encoder = ImageEncoder(geometry)
+        self.image_encoder = build_encoder(geometry)
         self.prompt_encoder = PromptEncoder(geometry)
         self.mask_decoder = MaskDecoder(geometry)
         self.register_buffer("pixel_mean", _per_channel(PIXEL_MEAN), persistent=False)
         self.register_buffer("pixel_std", _per_channel(PIXEL_STD), persistent=False)
-        self._absent = set(self.state_dict())
+        # A BatchNorm's count of training steps changes nothing here, and may be left out.
+        self._absent = {name for name in self.state_dict() if not name.endswith(STEP_COUNT)}
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the weights, and so of embeddings and logits."""
-        return self.image_encoder.pos_embed.dtype
+        return self.mask_decoder.iou_token.weight.dtype
 
     @property
     def image_size(self) -> int:
@@ -49,7 +52,7 @@ class Sam(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.image_encoder.pos_embed.device
+        return self.mask_decoder.iou_token.weight.device
 
     def preprocess(self, pixels_u8: Sequence[Tensor]) -> Tensor:
         """Normalise and pad a batch of images.
@@ -76,7 +79,7 @@ class Sam(nn.Module):
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode preprocessed images.
 
-        `pixels`: [B, 3, S, S], see `preprocess`. Returns: [B, C, S / patch, S / patch].
+        `pixels`: [B, 3, S, S], see `preprocess`. Returns: [B, C, g, g], g cells per side.
         """
         embeddings: Tensor = self.image_encoder(pixels)
         return embeddings

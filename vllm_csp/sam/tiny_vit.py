@@ -65,7 +65,8 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.c = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=folded)
-        self.bn = None if folded else nn.BatchNorm2d(outputs)
+        # In fp32 also within a half-precision model: folding subtracts what can be nearly equal.
+        self.bn = None if folded else nn.BatchNorm2d(outputs, dtype=torch.float32)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
@@ -83,12 +84,14 @@ class ConvNorm(nn.Module):
 def fold(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that does the work of a convolution and its BatchNorm.
 
-    `weight`: [outputs, inputs, k, k], of a convolution without bias. `torch.nn.utils.fusion` has
-    the same, but cuts gradients off.
+    `weight`: [outputs, inputs, k, k], of a convolution without bias. Returns: both in its dtype.
+    `torch.nn.utils.fusion` has the same, but cuts gradients off.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+    folded = weight * scale.view(-1, 1, 1, 1)
+    bias = norm.bias - norm.running_mean * scale
+    return folded.to(weight.dtype), bias.to(weight.dtype)
 
 
 class PatchEmbedding(nn.Module):

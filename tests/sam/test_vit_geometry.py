@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_csp.sam.geometry import VIT_H, SamGeometry
+from vllm_csp.sam.vit_geometry import VIT_H, VitGeometry
 
 PREFIX = "model.visual_model."
 
@@ -26,7 +26,7 @@ def vit_shapes(
 
 
 def test_reads_every_field_from_shapes() -> None:
-    assert SamGeometry.from_shapes(vit_shapes()) == SamGeometry(
+    assert VitGeometry.from_shapes(vit_shapes()) == VitGeometry(
         image_size=1024,
         patch_size=16,
         embed_dim=64,
@@ -45,11 +45,11 @@ def test_derived_sizes() -> None:
 
 def test_ignores_tensors_of_other_modules() -> None:
     extra = {"mask_decoder.iou_token.weight": (1, 256)}
-    assert SamGeometry.from_shapes(vit_shapes() | extra).depth == 4
+    assert VitGeometry.from_shapes(vit_shapes() | extra).depth == 4
 
 
 def test_encoder_without_windows_has_window_size_zero() -> None:
-    geometry = SamGeometry.from_shapes(vit_shapes(depth=2, global_blocks=(0, 1)))
+    geometry = VitGeometry.from_shapes(vit_shapes(depth=2, global_blocks=(0, 1)))
     assert (geometry.window_size, geometry.global_attention_indexes) == (0, (0, 1))
 
 
@@ -59,10 +59,10 @@ def test_missing_tensor_is_named(name: str) -> None:
     del shapes[name]
     # Without the last block's tensor the checkpoint is just one block shorter.
     if "blocks.3" in name:
-        assert SamGeometry.from_shapes(shapes).depth == 3
+        assert VitGeometry.from_shapes(shapes).depth == 3
     else:
         with pytest.raises(ValueError, match=r"lack image_encoder\.") as error:
-            SamGeometry.from_shapes(shapes)
+            VitGeometry.from_shapes(shapes)
         assert str(error.value).split()[-1] in name
 
 
@@ -83,7 +83,7 @@ def test_missing_tensor_is_named(name: str) -> None:
 )
 def test_odd_shape_is_named(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError) as error:
-        SamGeometry.from_shapes(vit_shapes() | {name: shape})
+        VitGeometry.from_shapes(vit_shapes() | {name: shape})
     assert name in str(error.value)
 
 
@@ -96,4 +96,4 @@ def test_published_lisa_is_vit_h(manifest: str) -> None:
         pytest.skip(f"no {manifest}: it lists the tensors of a published LISA checkpoint")
     keys = json.loads(path.read_text())["keys"]
     shapes = {k[len(PREFIX) :]: tuple(v[1:]) for k, v in keys.items() if k.startswith(PREFIX)}
-    assert SamGeometry.from_shapes(shapes) == VIT_H
+    assert VitGeometry.from_shapes(shapes) == VIT_H

@@ -1,22 +1,21 @@
-"""SAM's image encoder, with LISA's protection against overflow in half precision."""
+"""SAM's own image encoder, a ViT, with LISA's protection against overflow in half precision."""
 
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
-from vllm_csp.sam.geometry import SamGeometry
+from vllm_csp.sam.neck import apply_neck
 from vllm_csp.sam.upstream import ImageEncoderViT
+from vllm_csp.sam.vit_geometry import VitGeometry
 
 
-class ImageEncoder(ImageEncoderViT):
+class VitEncoder(ImageEncoderViT):
     """SAM's ViT: normalised pixels to image embeddings.
 
-    Parameter names are upstream's. Upstream: segment-anything `modeling/image_encoder.py`, with the
-    half-precision neck of LISA's `model/segment_anything/modeling/image_encoder.py`.
+    Parameter names are upstream's. Upstream: segment-anything `modeling/image_encoder.py`.
     """
 
-    def __init__(self, geometry: SamGeometry) -> None:
+    def __init__(self, geometry: VitGeometry) -> None:
         super().__init__(
             img_size=geometry.image_size,
             patch_size=geometry.patch_size,
@@ -40,11 +39,4 @@ class ImageEncoder(ImageEncoderViT):
         tokens: Tensor = self.patch_embed(pixels) + self.pos_embed
         for block in self.blocks:
             tokens = block(tokens)
-        channels_first = tokens.permute(0, 3, 1, 2)
-        if channels_first.dtype != torch.float16:
-            embedding: Tensor = self.neck(channels_first)
-            return embedding
-        # The neck's squares leave the range of fp16; LISA runs it in fp32 and casts back.
-        weights = {name: weight.float() for name, weight in self.neck.named_parameters()}
-        embedding = torch.func.functional_call(self.neck, weights, channels_first.float())
-        return embedding.half()
+        return apply_neck(self.neck, tokens.permute(0, 3, 1, 2))
