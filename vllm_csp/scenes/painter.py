@@ -30,8 +30,8 @@ class Cover:
 def paint(scene: Scene, canvas: Image.Image) -> tuple[Mask, ...]:
     """Paint the objects onto the square `canvas` (RGB), in place.
 
-    Returns each object's visible pixels, bool [side, side]: those it covers at least half of and no
-    later object does.
+    Returns each object's visible pixels, bool [side, side], read-only: those it covers at least
+    half of and no later object does.
     """
     masks: list[Mask] = []
     for thing in scene.objects:
@@ -45,6 +45,8 @@ def paint(scene: Scene, canvas: Image.Image) -> tuple[Mask, ...]:
         mask = np.zeros((canvas.height, canvas.width), dtype=np.bool_)
         mask[region] = solid
         masks.append(mask)
+    for mask in masks:
+        mask.flags.writeable = False
     return tuple(masks)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
@@ -143,8 +146,8 @@ def _fill(random: Random, template: str, meaning: Meaning) -> str:
 
 
 def _union(masks: Sequence[Mask], indices: Sequence[int]) -> Mask:
-    first, *others = (masks[index] for index in indices)
-    for other in others:
-        first = first | other
-    first.flags.writeable = False
-    return first
+    if len(indices) == 1:
+        return masks[indices[0]]
+    union = reduce(or_, (masks[index] for index in indices))
+    union.flags.writeable = False
+    return union
