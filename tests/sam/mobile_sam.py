@@ -40,10 +40,11 @@ def photo(name: str = "truck.jpg") -> Image.Image:
         return image.convert("RGB")
 
 
-def point_logits(embedding: Tensor, point: tuple[float, float]) -> Tensor:
+def point_logits(embedding: Tensor, point: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Upstream's prompt encoder and decoder on one foreground point.
 
-    `embedding`: fp32 [1, 256, 64, 64]. `point`: x, y in the padded square. Returns: [256, 256].
+    `embedding`: fp32 [1, 256, 64, 64]. `point`: x, y in the padded square.
+    Returns: the logits [3, 256, 256] of three masks and their predicted IoU [3].
     """
     modeling = import_modeling()
     weights = published_weights()
