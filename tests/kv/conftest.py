@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,3 +32,13 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(standin: Path) -> Callable[[int], Path]:
     """A configuration with that many layers."""
     return lambda layers: config_folder(standin, standin.parent / str(layers), layers)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the plugin tells; vLLM keeps its loggers' lines from pytest's handler."""
+    logger = logging.getLogger("vllm.plugins")
+    logger.addHandler(caplog.handler)
+    with caplog.at_level("INFO", logger=logger.name):
+        yield caplog
+    logger.removeHandler(caplog.handler)

@@ -127,28 +127,18 @@ def test_what_stages_need_is_set(folder: Callable[[int], Path]) -> None:
     assert config.compilation_config.cudagraph_mode == CUDAGraphMode.NONE
 
 
-def test_dense_keeps_vllms_choices(folder: Callable[[int], Path]) -> None:
-    config = engine_config(
-        folder(8),
-        {"policy": "dense"},
-        enable_chunked_prefill=True,
-        enable_prefix_caching=True,
-        max_num_batched_tokens=256,
-        long_prefill_token_threshold=100,
-    )
+def test_dense_keeps_prefix_caching(folder: Callable[[int], Path]) -> None:
+    """The rest of vLLM's choices: `test_whole_prompts.py`."""
+    config = engine_config(folder(8), {"policy": "dense"}, enable_prefix_caching=True)
     assert config.scheduler_config.scheduler_cls is None
-    assert config.scheduler_config.enable_chunked_prefill
-    assert config.scheduler_config.max_num_batched_tokens == 256
-    assert config.scheduler_config.long_prefill_token_threshold == 100
     assert config.cache_config.enable_prefix_caching
 
 
 def test_many_groups_are_warned_of(
-    folder: Callable[[int], Path], caplog: pytest.LogCaptureFixture
+    folder: Callable[[int], Path], log: pytest.LogCaptureFixture
 ) -> None:
     """FastV's K = 2 of 32 layers; the cheap default schedule is not."""
-    with caplog.at_level("WARNING", logger="vllm_csp"):
-        engine_config(folder(32), CSP)
-        assert "KV-cache groups" not in caplog.text
-        engine_config(folder(32), {"policy": "fastv"})
-    assert "stages of 2/30 layers make 16 KV-cache groups" in caplog.text
+    engine_config(folder(32), CSP)
+    assert "KV-cache groups" not in log.text
+    engine_config(folder(32), {"policy": "fastv"})
+    assert "stages of 2/30 layers make 16 KV-cache groups" in log.text

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from vllm.logger import init_logger
 
+from vllm_csp.kv.whole_prompts import keep_prompts_whole
 from vllm_csp.tokens import Schedule
 from vllm_csp.tokens.accounting import warn_of_many_kv_groups
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-logger = init_logger(__name__)
+# Under vLLM's own name, or its logging would leave lines out.
+logger = init_logger(f"vllm.plugins.{__name__}")
 
 SCHEDULER = "vllm_csp.kv.scheduler.StageScheduler"
 
@@ -25,16 +27,8 @@ def require_staging(vllm_config: VllmConfig, schedule: Schedule) -> None:
     goes off: blocks of a stage hold other tokens than vLLM's block hashes say.
     """
     _refuse_unsupported(vllm_config)
-    scheduler = vllm_config.scheduler_config
-    scheduler.scheduler_cls = SCHEDULER
-    scheduler.enable_chunked_prefill = False
-    # Both limit what a step takes of a prompt: one splits it, the other lets it wait forever.
-    scheduler.long_prefill_token_threshold = 0
-    scheduler.max_num_scheduled_tokens = None
-    max_len = vllm_config.model_config.max_model_len
-    if scheduler.max_num_batched_tokens < max_len:
-        logger.info("max_num_batched_tokens raised to %d: prompts are prefilled whole", max_len)
-        scheduler.max_num_batched_tokens = max_len
+    vllm_config.scheduler_config.scheduler_cls = SCHEDULER
+    keep_prompts_whole(vllm_config, "stages need image and question in one step")
     if vllm_config.cache_config.enable_prefix_caching:
         logger.info("prefix caching is off: stages keep different tokens of a prompt")
         vllm_config.cache_config.enable_prefix_caching = False

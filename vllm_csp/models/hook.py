@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from vllm_csp.kv.requirements import require_staging
+from vllm_csp.kv.whole_prompts import spare_cpu_generators
 from vllm_csp.plugin import TOKENIZER_MODE
 from vllm_csp.schedules import staged_schedule
 
@@ -36,7 +37,9 @@ class LisaEngineHook(VerifyAndUpdateConfig):
         Raises `ValueError` with the reason and the fix for flags that cannot work.
         """
         schedule = staged_schedule(vllm_config)
-        if schedule is not None:
+        if schedule is None:
+            spare_cpu_generators(vllm_config)
+        else:
             require_staging(vllm_config, schedule)
         parallel = vllm_config.parallel_config
         if parallel.pipeline_parallel_size > 1:
