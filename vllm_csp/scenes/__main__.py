@@ -19,9 +19,7 @@ console = Console(stderr=True)
 
 def main(
     out: Annotated[Path, typer.Argument(file_okay=False, help="Folder to write; made if needed.")],
-    split: Annotated[
-        Split, typer.Option(help="No two share a scene or a wording.")
-    ] = "test",
+    split: Annotated[Split, typer.Option(help="No two share a scene or a wording.")] = "test",
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 20,
     first: Annotated[int, typer.Option(min=0, help="Seed of the first; the others follow.")] = 0,
     size: Annotated[int, typer.Option(min=64, help="Side of the square images in pixels.")] = 448,

@@ -124,15 +124,17 @@ def _odd_ones(scene: Scene, attribute: str, group: Sequence[int]) -> Iterator[tu
 
 def counting(scene: Scene) -> Iterator[Meaning]:
     """The only colour or shape that occurs so and so often; one mask of all who have it."""
-    for attribute, form in (("colour", "colour_times"), ("shape", "shape_times")):
-        alike = dict(groups(scene, attribute))
-        counts = Counter(len(group) for group in alike.values())
-        if len(alike) == 1:
-            continue
-        for group in alike.values():
-            if counts[len(group)] == 1:
+    for attribute in ("colour", "shape"):
+        alike = [group for _, group in groups(scene, attribute)]
+        counts = Counter(len(group) for group in alike)
+        for group in alike:
+            if len(alike) == 1 or counts[len(group)] > 1:
+                continue
+            if len(group) == 1:
+                yield about(group[0], f"{attribute}_once")
+            else:
                 often = ["most often"] * (len(group) == max(counts))
-                yield about_all(group, form, k=[TIMES[len(group)], *often])
+                yield about_all(group, f"{attribute}_times", k=[TIMES[len(group)], *often])
 
 
 def same(scene: Scene) -> Iterator[Meaning]:
@@ -218,17 +220,17 @@ def absent(scene: Scene) -> Iterator[Meaning]:
 # The weights even out that some kinds can be asked about few scenes.
 FINDERS: Mapping[str, tuple[Finder, float]] = {
     "attribute": (attribute, 1.0),
-    "shape": (shape, 1.0),
-    "colour": (colour, 1.0),
+    "shape": (shape, 1.2),
+    "colour": (colour, 1.2),
     "category": (category, 1.0),
     "size": (rank_meanings, 1.0),
     "relation": (relation, 1.0),
     "extreme": (extreme_meanings, 1.0),
     "exclusion": (exclusion, 1.0),
-    "counting": (counting, 1.0),
-    "same": (same, 1.0),
+    "counting": (counting, 1.3),
+    "same": (same, 8.0),
     "two_hop": (two_hop, 1.0),
     "two": (two, 1.0),
-    "absent": (absent, 1.0),
+    "absent": (absent, 0.85),
 }
 KINDS: tuple[str, ...] = tuple(FINDERS)

@@ -55,7 +55,7 @@ def draw_cover(thing: SceneObject, side: int) -> Cover:
     outline = OUTLINES[thing.shape]
     polygon = place(outline.polygon, thing) * side
     left, top = (floor(value) for value in polygon.min(axis=0))
-    right, bottom = (ceil(value) + 1 for value in polygon.max(axis=0))
+    right, bottom = (min(side, ceil(value) + 1) for value in polygon.max(axis=0))
     large = Image.new("L", ((right - left) * OVERSAMPLING, (bottom - top) * OVERSAMPLING))
     pen = ImageDraw.Draw(large)
     pen.polygon(_enlarged(polygon, left, top), fill=255)

@@ -67,7 +67,7 @@ RANKS: Mapping[str, tuple[str, ...]] = {
     "second largest": ("second largest", "second biggest"),
     "second smallest": ("second smallest",),
 }
-TIMES = {1: "only once", 2: "twice", 3: "three times", 4: "four times", 5: "five times"}
+TIMES = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}
 
 FORMS: Mapping[str, Form] = {
     "colour_shape": Form(
@@ -177,9 +177,21 @@ FORMS: Mapping[str, Form] = {
         sentences=("Which {colour} occurs {k}?", "Which {colour} can be seen {k}?"),
     ),
     "shape_times": Form(
-        singular=("the kind of {n} that occurs {k}", "the kind of {n} that appears {k}"),
-        plural=("all {n}s whose kind occurs {k}",),
-        sentences=("Which kind of {n} occurs {k}?", "Which kind of {n} can be seen {k}?"),
+        singular=("the kind of shape that occurs {k}", "the kind of shape that appears {k}"),
+        plural=("all objects whose shape occurs {k}",),
+        sentences=("Which kind of shape occurs {k}?", "Which kind of shape can be seen {k}?"),
+    ),
+    "colour_once": Form(
+        singular=("the {n} whose {colour} occurs only once", "the {colour} that occurs only once"),
+        sentences=("Which {colour} occurs only once?", "Which {n} has a {colour} of its own?"),
+    ),
+    "shape_once": Form(
+        singular=("the kind of shape that occurs only once",),
+        sentences=(
+            "Which kind of shape occurs only once?",
+            "Which object has a shape of its own?",
+            "Which object has a shape that occurs only once?",
+        ),
     ),
     "same_colour": Form(
         singular=(
@@ -203,5 +215,8 @@ FORMS: Mapping[str, Form] = {
             "Which other object has the shape of {r}?",
         ),
     ),
-    "two": Form(plural=("{a} and {b}", "both {a} and {b}")),
+    "two": Form(
+        plural=("{a} and {b}",),
+        sentences=("Where are {a} and {b}?", "Where are both {a} and {b}?"),
+    ),
 }
