@@ -23,18 +23,31 @@ POLICIES: list[dict[str, Any]] = [
 
 
 def questions() -> list[Question]:
-    """Three pictures in one step, one answer written out."""
-    return [
-        Question("Where is the red patch?", picture(0), mode="force"),
-        Question("Which patch is the darkest of them all?", picture(1), mode="force"),
-        Question("What is shown?", picture(2), max_tokens=12),
-    ]
+    """Five pictures, so that several are in one step; one answer is written out."""
+    asked = [f"Where is patch {'I' * (number + 1)}?" for number in range(4)]
+    forced = [Question(text, picture(number), mode="force") for number, text in enumerate(asked)]
+    return [*forced, Question("What is shown?", picture(4), max_tokens=12)]
 
 
-def selected(model: LISAForCausalLM) -> list[list[list[int]]]:
-    """Image tokens of each stage, for the last step with pictures; runs in the workers."""
+def watch(model: LISAForCausalLM) -> None:
+    """Note the tokens that each stage keeps of each picture; runs in the workers."""
     assert model.runner is not None
-    return [stage.tolist() for stage in model.runner.selected]
+    run, seen = model.runner.run, []
+    model.seen_sets = seen
+
+    def noting(*args: Any) -> Any:
+        output = run(*args)
+        assert model.runner is not None
+        for place in range(len(model.runner.tracker.current_plan.image_requests)):
+            seen.append([stage[place].tolist() for stage in model.runner.selected])
+        return output
+
+    model.runner.run = noting  # type: ignore[method-assign]
+
+
+def seen_sets(model: LISAForCausalLM) -> list[list[list[int]]]:
+    """What was noted, in an order that does not depend on how requests fell into steps."""
+    return sorted(model.seen_sets)
 
 
 @pytest.mark.slow
@@ -44,16 +57,19 @@ def test_two_ranks_equal_one(
     checkpoint: Path, csp: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(checkpoint, csp) as engine:
+        watch(engine.model)
         alone = engine.segmenter.ask(questions())
-        expected = selected(engine.model)
+        expected = seen_sets(engine.model)
+        assert len(expected) == 5
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, CPUS[:2])))
     monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
     segmenter = Segmenter(
         str(checkpoint), additional_config={"csp": csp}, tensor_parallel_size=2, **OPTIONS
     )
     try:
+        segmenter.llm.apply_model(watch)
         together = segmenter.ask(questions())
-        assert segmenter.llm.apply_model(selected) == [expected, expected]
+        assert segmenter.llm.apply_model(seen_sets) == [expected, expected]
     finally:
         segmenter.llm.llm_engine.engine_core.shutdown(timeout=20)
     assert_same(together, alone)
@@ -64,4 +80,4 @@ def assert_same(answers: list[Answered], expected: list[Answered]) -> None:
         assert answer.token_ids == other.token_ids
         for mask, reference in zip(answer.masks, other.masks, strict=True):
             assert iou(mask, reference) >= 0.999
-    assert sum(len(answer.masks) for answer in answers) == 2
+    assert sum(len(answer.masks) for answer in answers) == 4
