@@ -100,7 +100,7 @@ FORMS: Mapping[str, Form] = {
     "all_shape": Form(
         singular=("every {s}",),
         plural=("all the {ss}", "all {ss}", "the {ss}"),
-        sentences=("Which {n}s are {ss}?", "Where are all the {ss}?"),
+        sentences=("Which {n}s are {ss}?",),
     ),
     "all_colour_shape": Form(
         singular=("every {c} {s}",),
@@ -215,8 +215,5 @@ FORMS: Mapping[str, Form] = {
             "Which other object has the shape of {r}?",
         ),
     ),
-    "two": Form(
-        plural=("{a} and {b}",),
-        sentences=("Where are {a} and {b}?", "Where are both {a} and {b}?"),
-    ),
+    "two": Form(plural=("{a} and {b}",), sentences=("Where are both {a} and {b}?",)),
 }
