@@ -14,6 +14,8 @@ from rich.console import Console
 
 from vllm_csp.images import ImageError
 from vllm_csp.serving.client import ServerError, ask_server
+from vllm_csp.serving.commands.batch import batch
+from vllm_csp.serving.commands.eval import evaluate
 from vllm_csp.serving.server import background_server, run_server
 
 app = typer.Typer(
@@ -22,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True)
+app.command("eval")(evaluate)
+app.command("batch")(batch)
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
 SMALL_MODEL_FLAGS = ["--kv-cache-memory-bytes", "256M", "--max-num-seqs", "16"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from vllm_csp.config import ConversationTemplate
 from vllm_csp.images import image_key, to_rgb
+from vllm_csp.kv.tracker import SCHEDULE_KEY
 from vllm_csp.masks import MaskFormat, encode_mask
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
 from vllm_csp.sam.postprocess import unpack_mask
@@ -21,7 +22,8 @@ from vllm_csp.worker import MaskJob
 class Question:
     """One question; `history` holds earlier (question, answer) turns about the same image.
 
-    mode "force" skips the answer and gives the mask of LISA's fixed one (`[SEG].`).
+    mode "force" skips the answer and gives the mask of LISA's fixed one (`[SEG].`). schedule: JSON
+    of its own schedule, which must have the layout of the engine's (see `tokens.Schedule.layout`).
     """
 
     text: str
@@ -30,6 +32,7 @@ class Question:
     mode: str = "generate"
     template: ConversationTemplate = "llava_v1"
     max_tokens: int = 512
+    schedule: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class Segmenter:
 
         self.llm = LLM(checkpoint, **engine_args)
         self._seg_token_id = self.llm.get_tokenizer().seg_token_id
+
+    def close(self) -> None:
+        """End the engine's process and free its memory; nothing can be asked any more."""
+        self.llm.llm_engine.engine_core.shutdown(timeout=20)
 
     def ask(
         self,
@@ -84,7 +91,7 @@ class Segmenter:
             use_tqdm=progress,
         )
         tokens = [list(output.outputs[0].token_ids) for output in outputs]
-        masks = self._masks(questions, requests, keys, tokens, mask_format)
+        masks = self._masks(questions, images, requests, keys, tokens, mask_format)
         return [
             Answered(
                 text="[SEG]." if one.mode == "force" else output.outputs[0].text.lstrip(" "),
@@ -98,6 +105,7 @@ class Segmenter:
     def _masks(
         self,
         questions: Sequence[Question],
+        images: Sequence[Image.Image | None],
         requests: Sequence[str],
         keys: Sequence[str],
         tokens: Sequence[list[int]],
@@ -118,12 +126,27 @@ class Segmenter:
                     indexes=indexes,
                     wants_tokens=False,
                 )
-        replies = self.llm.collective_rpc(
-            "csp_decode_masks", args=(list(jobs.values()), [], list(requests))
-        )
-        reply = next(one for one in replies if one is not None)
-        results = dict(zip(jobs, reply["results"], strict=True))
+        results = dict(zip(jobs, self._decode(list(jobs.values())), strict=True))
+        # An embedding may be gone although vLLM still had the image's rows.
+        lost = [i for i, found in results.items() if found.get("missing") == "image"]
+        if lost:
+            again = self._decode([jobs[i] for i in lost], {keys[i]: images[i] for i in lost})
+            results.update(zip(lost, again, strict=True))
+        self._decode([], released=requests)
         return [_encode(results.get(i), mask_format) for i in range(len(questions))]
+
+    def _decode(
+        self,
+        jobs: list[MaskJob],
+        images: Mapping[str, Image.Image | None] | None = None,
+        released: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        from vllm_csp.serving.mask_client import image_pixels
+
+        pixels = [image_pixels(key, one) for key, one in (images or {}).items() if one is not None]
+        replies = self.llm.collective_rpc("csp_decode_masks", args=(jobs, pixels, list(released)))
+        results: list[dict[str, Any]] = next(one for one in replies if one is not None)["results"]
+        return results
 
 
 def _encode(packed: dict[str, Any] | None, mask_format: MaskFormat) -> list[dict[str, Any]]:
@@ -156,8 +179,10 @@ def _messages(question: Question, image: Image.Image | None) -> list[Any]:
 def _sampling(question: Question, request: str, key: str) -> Any:
     from vllm import SamplingParams
 
+    keys = {REQUEST_KEY: request, IMAGE_KEY: key} if key else {}
+    own = {SCHEDULE_KEY: question.schedule} if question.schedule else {}
     return SamplingParams(
         temperature=0.0,
         max_tokens=1 if question.mode == "force" else question.max_tokens,
-        extra_args={REQUEST_KEY: request, IMAGE_KEY: key} if key else None,
+        extra_args={**keys, **own} or None,
     )

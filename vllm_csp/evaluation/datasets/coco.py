@@ -13,12 +13,16 @@ from vllm_csp.evaluation.item import IGNORED, SHORT_QUESTION, Item, Photo, Raste
 
 
 def read_coco(
-    folder: Path, images: Path | None = None, template: str = SHORT_QUESTION
+    folder: Path,
+    images: Path | None = None,
+    template: str = SHORT_QUESTION,
+    least_share: float = 0.0,
 ) -> list[Photo]:
     """Photos with at least one annotated object; the target of a class are all its instances.
 
     images: where the photos are, if not in the folder or its `images`. Crowds (`iscrowd`) are
-    ignored regions, and a class that is there only as a crowd is not asked for.
+    ignored regions, and a class that is there only as a crowd is not asked for. least_share: of the
+    photo that a class must cover to be asked for.
     """
     annotations = Annotations(folder / "instances.json")
     photos = []
@@ -26,22 +30,26 @@ def read_coco(
         record = annotations.images[number]
         if any(not one.get("iscrowd") for one in annotations.by_image[number]):
             path = find_image(images or folder, record["file_name"])
-            photos.append(Photo(path, partial(_items, annotations, record, template)))
+            photos.append(Photo(path, partial(_items, annotations, record, template, least_share)))
     return photos
 
 
-def _items(annotations: Annotations, record: dict[str, Any], template: str) -> list[Item]:
+def _items(
+    annotations: Annotations, record: dict[str, Any], template: str, least_share: float
+) -> list[Item]:
     mine = annotations.by_image[record["id"]]
-    classes = sorted({one["category_id"] for one in mine if not one.get("iscrowd")})
+    present = sorted({one["category_id"] for one in mine if not one.get("iscrowd")})
+    readers = {one: partial(_rasters, annotations, record, one) for one in present}
     return [
         Item(
             key=f"{Path(record['file_name']).stem}/{annotations.names[one]}",
             question=template.format(annotations.names[one]),
             kind=annotations.names[one],
             num_masks=1,
-            rasters=partial(_rasters, annotations, record, one),
+            rasters=read,
         )
-        for one in classes
+        for one, read in readers.items()
+        if not least_share or (read()[0] == 1).mean() >= least_share
     ]
 
 

@@ -32,7 +32,8 @@ class Source:
     """Which data to read.
 
     images: folder of the photos where they lie elsewhere (COCO, refCOCO). template: question for a
-    class name, with `{}` in its place (COCO, semantic). only: names or stems of photos to take.
+    class name, with `{}` in its place; least_share: of the photo that a class must cover to be
+    asked for (both: COCO, semantic). only: names or stems of photos to take.
     limit: so many photos at most, drawn with `seed`.
     """
 
@@ -41,6 +42,7 @@ class Source:
     split: str | None = None
     images: Path | None = None
     template: str = SHORT_QUESTION
+    least_share: float = 0.0
     only: Collection[str] | None = None
     limit: int | None = None
     seed: int = 0
@@ -86,13 +88,15 @@ def detect_format(source: Source) -> Format:
 def _coco(source: Source) -> list[Photo]:
     if source.split:
         raise DatasetError("a COCO folder has no splits: name photos with --only")
-    return read_coco(source.folder, source.images, source.template)
+    return read_coco(source.folder, source.images, source.template, source.least_share)
 
 
 _READERS: dict[Format, Callable[[Source], list[Photo]]] = {
     Format.REASONSEG: lambda source: read_reasonseg(source.folder, source.split),
     Format.REFCOCO: lambda source: read_refcoco(source.folder, source.split, source.images),
     Format.COCO: _coco,
-    Format.SEMANTIC: lambda source: read_semantic(source.folder, source.split, source.template),
+    Format.SEMANTIC: lambda source: read_semantic(
+        source.folder, source.split, source.template, source.least_share
+    ),
     Format.SCENES: lambda source: read_scenes(source.folder, source.split),
 }

@@ -24,12 +24,13 @@ def read_scenes(folder: Path, split: str | None = None) -> list[Photo]:
     file = chosen / "scenes.json"
     by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
     try:
-        for question in json.loads(file.read_text())["questions"]:
+        content = json.loads(file.read_text())
+        for question in content["questions"] if isinstance(content, dict) else content:
             by_image[question["image"]].append(question)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
-            f"{file} is not read: {error!r}. It must hold `questions`, each with `image`, `kind`, "
-            "`text`, `answer` and `masks`"
+            f"{file} is not read: {error!r}. It must be a list of questions, each with `image`, "
+            "`kind`, `text`, `answer` and `masks`"
         ) from error
     return [
         Photo(find_image(chosen, name), partial(_items, name, questions))

@@ -26,12 +26,16 @@ BACKGROUND_LABELS = frozenset({"null", "background"})
 
 
 def read_semantic(
-    folder: Path, split: str | None = None, template: str = SHORT_QUESTION
+    folder: Path,
+    split: str | None = None,
+    template: str = SHORT_QUESTION,
+    least_share: float = 0.0,
 ) -> list[Photo]:
     """Photos `[split/]images/x.*` with masks `[split/]masks/x.png`, names in `labels.json`.
 
     `labels.json` is a list: the mask's value is the index into it; values behind its end are
-    ignored. Raises `DatasetError` when a part is missing.
+    ignored. least_share: of the photo that a class must cover to be asked
+    for. Raises `DatasetError` when a part is missing.
     """
     labels = _labels(folder / "labels.json")
     chosen = folder / split if split else folder
@@ -44,7 +48,9 @@ def read_semantic(
         mask = chosen / "masks" / f"{image.stem}.png"
         if not mask.is_file():
             raise DatasetError(f"{image} has no mask {mask}")
-        photos.append(Photo(image, partial(_items, image.stem, mask, labels, template)))
+        photos.append(
+            Photo(image, partial(_items, image.stem, mask, labels, template, least_share))
+        )
     return photos
 
 
@@ -58,8 +64,11 @@ def _labels(file: Path) -> list[str]:
     return labels
 
 
-def _items(name: str, mask: Path, labels: Sequence[str], template: str) -> list[Item]:
-    present = [int(value) for value in np.unique(_indices(mask)) if value < len(labels)]
+def _items(
+    name: str, mask: Path, labels: Sequence[str], template: str, least_share: float
+) -> list[Item]:
+    shares = np.bincount(_indices(mask).ravel(), minlength=256) / _indices(mask).size
+    present = [i for i in range(len(labels)) if shares[i] > 0 and shares[i] >= least_share]
     asked = [one for one in present if labels[one] not in IGNORED_LABELS | BACKGROUND_LABELS]
     return [
         Item(

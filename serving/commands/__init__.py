@@ -1,0 +1,1 @@
+"""Commands of `vllm-csp` that are too long for `cli.py`, one file each."""

@@ -1,0 +1,262 @@
+"""The command `vllm-csp batch`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from vllm_csp.serving.batch.embedded import EmbeddedServer
+from vllm_csp.serving.batch.formats.choice import OutputFormat, choose_format
+from vllm_csp.serving.batch.job import Job, Settings
+from vllm_csp.serving.batch.journal import BusyError
+from vllm_csp.serving.batch.output import Output
+from vllm_csp.serving.batch.sources.choice import InputKind, open_source
+from vllm_csp.serving.batch.sources.source import Asking
+from vllm_csp.serving.batch.summary import summary_table
+
+console = Console(stderr=True)
+
+ASKING = "Questions"
+SERVER = "Server"
+LOAD = "Load and failures"
+
+
+class Mode(StrEnum):
+    """How the masks come about."""
+
+    GENERATE = "generate"
+    FORCE = "force"
+
+
+def batch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN",
+            help="Requests in .jsonl (OpenAI's batch form, or lines of custom_id, image, "
+            "question), a folder or quoted pattern of photos, COCO instances in .json, or a folder "
+            "of ReasonSeg.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help=".jsonl (OpenAI's batch output, with masks), .json (COCO), .parquet, or a folder "
+            "for PNG masks.",
+        ),
+    ],
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run that wrote OUT; failed rows are tried again."
+        ),
+    ] = False,
+    question: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--question",
+            "-q",
+            rich_help_panel=ASKING,
+            help="Ask this about every photo; repeatable. With COCO, {category} stands for each "
+            "category an image is annotated with.",
+        ),
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, rich_help_panel=ASKING, help="The same, a file with lines."
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            rich_help_panel=ASKING,
+            help="generate: the model answers; force: only a mask, several times as fast. Requests "
+            "in OpenAI's form say it themselves.",
+        ),
+    ] = Mode.GENERATE,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=ASKING, help="Longest answer, likewise."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            rich_help_panel=ASKING,
+            help="Where relative image paths of IN start. Default: IN's folder; for COCO the "
+            "folder `images` in it, if there is one.",
+        ),
+    ] = None,
+    input_kind: Annotated[
+        InputKind, typer.Option("--input", help="What IN is; auto tells by its name.")
+    ] = InputKind.AUTO,
+    output_format: Annotated[
+        OutputFormat,
+        typer.Option(
+            "--format",
+            help="What OUT is; auto tells by its name. coco: a whole dataset; coco-results: the "
+            "list for pycocotools' loadRes, the default for COCO inputs.",
+        ),
+    ] = OutputFormat.AUTO,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint",
+            "-c",
+            envvar="VLLM_CSP_CHECKPOINT",
+            rich_help_panel=SERVER,
+            help="LISA checkpoint for a server of this run's own: a folder or a hub id. Default: a "
+            "small stand-in with random weights, whose masks mean nothing.",
+        ),
+    ] = "",
+    policy: Annotated[
+        str, typer.Option(rich_help_panel=SERVER, help="Its image-token policy: dense, csp, ...")
+    ] = "",
+    preset: Annotated[
+        str, typer.Option(rich_help_panel=SERVER, help="Preset of policy csp: 65 or 70.")
+    ] = "",
+    server_flags: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=SERVER,
+            help="Its flags of `vllm serve`, in quotes: --server-flags '--dtype bfloat16'.",
+        ),
+    ] = "",
+    base_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=SERVER,
+            help="Ask this running server instead, as in http://host:8000; repeatable: images go "
+            "round, and a server that fails is set aside until it is healthy.",
+        ),
+    ] = None,
+    api_key: Annotated[
+        str, typer.Option(envvar="VLLM_API_KEY", rich_help_panel=SERVER, help="Key of the servers.")
+    ] = "",
+    model: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=SERVER, help="Model name to ask for, whatever rows say."),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, rich_help_panel=LOAD, help="Most requests on their way at once.")
+    ] = 32,
+    look_ahead: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            rich_help_panel=LOAD,
+            help="Rows to read ahead, to ask those about one image together.",
+        ),
+    ] = 1024,
+    retries: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            rich_help_panel=LOAD,
+            help="How often to send a row again after 429, 503, a timeout or a lost connection, "
+            "with growing pauses.",
+        ),
+    ] = 8,
+    timeout: Annotated[
+        float, typer.Option(min=1, rich_help_panel=LOAD, help="Seconds to wait for an answer.")
+    ] = 300,
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            rich_help_panel=LOAD,
+            help="Seconds without any server of --base-url before the remaining rows fail.",
+        ),
+    ] = 120,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, to standard output.")
+    ] = False,
+) -> None:
+    """Ask many questions about many photos; resume after any crash, each row exactly once.
+
+    Every finished row is appended to OUT, or to OUT.journal.jsonl, from which other formats are
+    made at the end. Ctrl-C stops after the rows on their way. Exit code: 0 if every row has an
+    answer, 1 if some have not, 2 if what was asked cannot be done.
+
+    vllm-csp batch photos/ masks.json -q "Where is the cup? Please output segmentation mask."
+    """
+    try:
+        asked = [*(question or []), *_lines(questions)]
+        asking = Asking(mode.value, max_tokens)
+        rows = open_source(source, input_kind, asking, questions=asked, images=images)
+        target = Output(output, choose_format(output, output_format, rows.image_ids))
+        target.check(Path(source), resume=resume)
+        server = None if base_url else _own_server(checkpoint, policy, preset, server_flags)
+        settings = Settings(
+            base_urls=tuple(base_url or ()),
+            api_key=api_key,
+            model=model,
+            concurrency=concurrency,
+            look_ahead=look_ahead,
+            retries=retries,
+            timeout=timeout,
+            patience=patience,
+        )
+        job = Job(rows, target, settings, console, server)
+        summary = job.run(resume=resume)
+    except (BusyError, ValueError) as error:
+        raise _failed(error, 2) from error
+    except (OSError, RuntimeError) as error:
+        raise _failed(error, 1) from error
+    _report(job, summary, as_json=as_json)
+    if not job.complete:
+        raise typer.Exit(1)
+
+
+def _report(job: Job, summary: dict[str, object], *, as_json: bool) -> None:
+    console.print(summary_table(summary))
+    if as_json:
+        typer.echo(json.dumps(summary))
+    if job.stopped:
+        console.print("stopped: the same command with --resume goes on from here")
+    else:
+        console.print(f"wrote {job.output.path}", highlight=False, markup=False)
+    if job.tally.failed:
+        console.print(
+            f"failed rows have an `error` in {job.output.journal}; --resume tries them again",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _failed(error: Exception, code: int) -> typer.Exit:
+    console.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
+    return typer.Exit(code)
+
+
+def _lines(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _own_server(checkpoint: str, policy: str, preset: str, flags: str) -> EmbeddedServer:
+    from vllm_csp.serving.cli import CACHE, SMALL_MODEL_FLAGS, policy_flags
+
+    chosen = [*policy_flags(policy, preset), *shlex.split(flags)]
+    if not checkpoint:
+        from vllm_csp.standin import write_standin
+
+        console.print(
+            "[yellow]No --checkpoint and no --base-url:[/yellow] asking a stand-in with random "
+            "weights, whose masks mean nothing",
+            highlight=False,
+        )
+        checkpoint = str(write_standin(CACHE / "standin"))
+        chosen = ["--enforce-eager", *SMALL_MODEL_FLAGS, *chosen]
+    return EmbeddedServer(checkpoint, chosen, CACHE / "logs")

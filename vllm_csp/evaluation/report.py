@@ -1,0 +1,131 @@
+"""The comparison as rows: one per policy, and one per policy and kind."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vllm_csp.evaluation.bootstrap import RESAMPLES, Bootstrap
+from vllm_csp.evaluation.outcome import PolicyResult
+
+Row = dict[str, Any]
+
+
+def policy_rows(results: Sequence[PolicyResult], resamples: int = RESAMPLES) -> list[Row]:
+    """One row per policy; differences (`giou_gain`) are to the first one's gIoU.
+
+    Raises: ValueError when the policies did not answer the same questions.
+    """
+    images, ious = zip(*(_masks(result) for result in results), strict=True)
+    if any(one != images[0] for one in images):
+        raise ValueError("the policies answered different questions: run them again together")
+    draws = Bootstrap([image for image, _ in images[0]], resamples) if images[0] else None
+    return [_row(result, mine, ious[0], draws) for result, mine in zip(results, ious, strict=True)]
+
+
+def kind_rows(results: Sequence[PolicyResult]) -> list[Row]:
+    """One row per policy and kind of question, kinds in alphabetical order."""
+    rows = []
+    for result in results:
+        tallies = result.scores.kinds
+        for kind in sorted({one.kind for one in result.outcomes}):
+            mine = [one for one in result.outcomes if one.kind == kind]
+            tally = tallies.get(kind)
+            rows.append(
+                {
+                    "policy": result.name,
+                    "kind": kind,
+                    "questions": len(mine),
+                    "masks": tally.count if tally else 0,
+                    "giou": round(tally.giou, 6) if tally else "",
+                    "ciou": round(tally.ciou, 6) if tally else "",
+                    "right_number": _share([one.right_number for one in mine]),
+                    "right_text": _share([one.right_text for one in mine]),
+                }
+            )
+    return rows
+
+
+def write_csv(file: Path, rows: Sequence[Row]) -> None:
+    """Rows with the first one's names as header."""
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_report(
+    folder: Path, results: Sequence[PolicyResult], setting: Row, resamples: int = RESAMPLES
+) -> list[Row]:
+    """Write `policies.csv`, `kinds.csv` and `report.json` into a folder; gives the policy rows."""
+    rows, kinds = policy_rows(results, resamples), kind_rows(results)
+    write_csv(folder / "policies.csv", rows)
+    write_csv(folder / "kinds.csv", kinds)
+    content = {"setting": setting, "policies": rows, "kinds": kinds}
+    (folder / "report.json").write_text(json.dumps(content, indent=1) + "\n")
+    return rows
+
+
+def _masks(result: PolicyResult) -> tuple[list[tuple[str, str]], list[float]]:
+    """Of every mask its image and question, and its IoU."""
+    names, ious = [], []
+    for one in result.outcomes:
+        for overlap in one.overlaps:
+            names.append((one.image, one.key))
+            ious.append(overlap.iou)
+    return names, ious
+
+
+def _row(
+    result: PolicyResult, ious: list[float], baseline: list[float], draws: Bootstrap | None
+) -> Row:
+    total = result.scores.total
+    images = len({one.image for one in result.outcomes})
+    gain = total.giou - sum(baseline) / (len(baseline) + 1e-5)
+    row: Row = {
+        "policy": result.name,
+        "giou": round(total.giou, 6),
+        "giou_low": "",
+        "giou_high": "",
+        "ciou": round(total.ciou, 6),
+        "giou_gain": round(gain, 6),
+        "gain_low": "",
+        "gain_high": "",
+        **{name: round(value, 4) for name, value in result.costs.items()},
+        "images_per_second": _rate(images, result.seconds),
+        "questions_per_second": _rate(len(result.outcomes), result.seconds),
+        "images": images,
+        "questions": len(result.outcomes),
+        "masks": total.count,
+        "skipped": result.skipped,
+        **_answers(result),
+    }
+    if draws is not None:
+        own, difference = draws.giou(ious), draws.difference(ious, baseline)
+        row |= {"giou_low": round(own.low, 6), "giou_high": round(own.high, 6)}
+        row |= {"gain_low": round(difference.low, 6), "gain_high": round(difference.high, 6)}
+    return row
+
+
+def _answers(result: PolicyResult) -> Row:
+    """How often the answer itself is right; see `docs/evaluation.md`."""
+    absent = [one for one in result.outcomes if not one.overlaps]
+    present = [one for one in result.outcomes if one.overlaps]
+    return {
+        "right_number": _share([one.right_number for one in result.outcomes]),
+        "right_text": _share([one.right_text for one in result.outcomes]),
+        "absent_noticed": _share([one.answered == 0 for one in absent]),
+        "present_missed": _share([one.answered == 0 for one in present]),
+    }
+
+
+def _share(flags: Sequence[bool | None]) -> float | str:
+    known = [flag for flag in flags if flag is not None]
+    return round(sum(known) / len(known), 4) if known else ""
+
+
+def _rate(count: int, seconds: float | None) -> float | str:
+    return round(count / seconds, 3) if seconds else ""
