@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,9 @@ from pathlib import Path
 import httpx
 
 PLUGIN = "vllm_csp"
+# Set for a server that is to end with the process that started it, whose pipe is its stdin.
+END_WITH_PARENT = "VLLM_CSP_END_WITH_PARENT"
+SECONDS_TO_END = 30
 
 
 def enable_plugin() -> None:
@@ -29,6 +34,8 @@ def run_server(checkpoint: str, flags: Sequence[str]) -> None:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     enable_plugin()
+    if os.environ.pop(END_WITH_PARENT, None):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     parser = FlexibleArgumentParser(prog="vllm-csp", description="vLLM with masks")
     command = ServeSubcommand()
     command.subparser_init(parser.add_subparsers(dest="subparser"))
@@ -43,6 +50,9 @@ def background_server(
 ) -> Iterator[str]:
     """A server as a child process; gives its base URL once it answers, stops it at the end.
 
+    It also ends when this process is killed, but not by a Ctrl-C at the terminal: what this process
+    makes of that is its own affair.
+
     Raises `RuntimeError` with the end of the log when it does not start within `time_limit`
     seconds.
     """
@@ -50,7 +60,14 @@ def background_server(
     command = [sys.executable, "-m", "vllm_csp.serving.cli", "serve", checkpoint]
     command += ["--host", "127.0.0.1", "--port", str(port), *flags]
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, END_WITH_PARENT: "1"},
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_healthy(url, process, log, time_limit)
@@ -58,10 +75,20 @@ def background_server(
     finally:
         process.terminate()
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def _end_with_parent() -> None:
+    """Wait until nobody holds the other end of stdin, then end this process."""
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SECONDS_TO_END)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _wait_until_healthy(

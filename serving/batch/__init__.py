@@ -1,0 +1,1 @@
+"""Many questions about many images, through a server, into one durable output."""

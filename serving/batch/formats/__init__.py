@@ -1,0 +1,1 @@
+"""What a batch writes beside its journal."""

@@ -1,0 +1,65 @@
+"""A folder with a black-and-white PNG of each mask, and an index that says what each shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from vllm_csp.masks import decode_mask
+from vllm_csp.serving.batch.durable import whole_file
+from vllm_csp.serving.batch.formats.answers import answers
+
+INDEX = "index.jsonl"
+PER_FOLDER = 10_000
+LONGEST_NAME = 180
+"""Characters; with number and suffix it stays below the 255 of common file systems."""
+
+
+def write_mask_folder(journal: Path, output: Path) -> None:
+    """`0000/NAME.0.png` and so on; the index comes last, so where it is, all PNGs are.
+
+    NAME is the row's id, with everything but letters, digits and `_.-~` as %XX.
+    """
+    output.mkdir(exist_ok=True)
+    with whole_file(output / INDEX) as partial, partial.open("w") as index:
+        for number, (line, masks) in enumerate(answers(journal)):
+            folder = f"{number // PER_FOLDER:04d}"
+            (output / folder).mkdir(exist_ok=True)
+            for count, mask in enumerate(masks):
+                file = f"{folder}/{file_name(line['custom_id'])}.{count}.png"
+                _write_png(mask, output / file)
+                index.write(json.dumps({"file": file, **_described(line, mask)}) + "\n")
+        # Before the index gets its name, and once instead of for each PNG.
+        os.sync()
+
+
+def file_name(custom_id: str) -> str:
+    """A name that no other id has."""
+    name = quote(custom_id, safe="", errors="surrogatepass")
+    # Dots alone, or at the start, mean something to file systems.
+    name = "%2E" + name[1:] if name.startswith(".") else name
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(name.encode("ascii"), digest_size=8).hexdigest()
+    return f"{name[: LONGEST_NAME - 17]}-{digest}"
+
+
+def _write_png(mask: dict[str, Any], file: Path) -> None:
+    # One bit per pixel.
+    Image.fromarray(decode_mask(mask).astype(np.uint8) * 255).convert("1").save(file, "PNG")
+
+
+def _described(line: dict[str, Any], mask: dict[str, Any]) -> dict[str, Any]:
+    kept = ("size", "bbox", "area", "score", "seg_index")
+    return {
+        "custom_id": line["custom_id"],
+        **{name: value for name, value in line["input"].items() if name != "place"},
+        **{name: mask[name] for name in kept},
+    }

@@ -1,0 +1,39 @@
+"""Local image files as data URLs, each read once for the rows that ask about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from pathlib import Path
+
+from vllm_csp.serving.client import image_data_url
+
+MOST_BYTES = 100 << 20
+
+
+class Photos:
+    """Keeps the latest few."""
+
+    def __init__(self, num_kept: int) -> None:
+        self.num_read = 0
+        self._num_kept = num_kept
+        self._urls: OrderedDict[Path, asyncio.Task[str]] = OrderedDict()
+
+    async def data_url(self, file: Path) -> str:
+        """The file's data URL. Raises `OSError` when it cannot be read."""
+        reading = self._urls.get(file)
+        if reading is None:
+            self.num_read += 1
+            reading = asyncio.create_task(asyncio.to_thread(_read, file))
+            self._urls[file] = reading
+            if len(self._urls) > self._num_kept:
+                self._urls.popitem(last=False)
+        self._urls.move_to_end(file)
+        return await asyncio.shield(reading)
+
+
+def _read(file: Path) -> str:
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise OSError(f"{size} bytes, at most {MOST_BYTES} are sent")
+    return image_data_url(file)

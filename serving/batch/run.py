@@ -1,0 +1,87 @@
+"""The run itself: rows in, a bounded number on their way, each finished one into the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from vllm_csp.serving.batch.asker import Asker
+from vllm_csp.serving.batch.journal import Journal
+from vllm_csp.serving.batch.outcome import rejected_line
+from vllm_csp.serving.batch.row import Rejected, Row
+from vllm_csp.serving.batch.stop import Stop, StoppedError
+from vllm_csp.serving.batch.tally import Tally
+
+SECONDS_BETWEEN_SYNCS = 1.0
+
+Work = Iterator[list[Row] | Rejected]
+
+
+class Run:
+    """Asks all rows of some work."""
+
+    def __init__(
+        self, asker: Asker, journal: Journal, tally: Tally, stop: Stop, *, concurrency: int
+    ) -> None:
+        self._asker = asker
+        self._journal = journal
+        self._tally = tally
+        self._stop = stop
+        self._free = asyncio.Semaphore(concurrency)
+
+    async def finish(self, work: Work, tick: Callable[[], None]) -> None:
+        """Ask everything; `tick` is called once a second.
+
+        After a stop it ends when the rows on their way have been answered. Raises what reading the
+        work or writing the journal raises.
+        """
+        ticking = asyncio.create_task(self._keep_ticking(tick))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._feed(work, tasks)
+        except ExceptionGroup as group:
+            # One full disk fails many rows at once.
+            raise group.exceptions[0] from group
+        finally:
+            ticking.cancel()
+            await asyncio.to_thread(self._journal.sync)
+
+    async def _feed(self, work: Work, tasks: asyncio.TaskGroup) -> None:
+        turn = 0
+        while not self._stop.asked:
+            # Reading blocks, and at times for long.
+            item = await asyncio.to_thread(next, work, None)
+            if item is None:
+                return
+            if isinstance(item, Rejected):
+                record_rejected(item, self._journal, self._tally)
+                continue
+            turn += 1
+            for row in item:
+                try:
+                    await self._stop.unless(self._free.acquire())
+                except StoppedError:
+                    return
+                tasks.create_task(self._ask(row, turn))
+
+    async def _ask(self, row: Row, turn: int) -> None:
+        try:
+            outcome = await self._asker.ask(row, turn)
+        except StoppedError:
+            return
+        finally:
+            self._free.release()
+        self._journal.append(outcome.line())
+        self._tally.count(outcome)
+
+    async def _keep_ticking(self, tick: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(SECONDS_BETWEEN_SYNCS)
+            await asyncio.to_thread(self._journal.sync)
+            tick()
+
+
+def record_rejected(rejected: Rejected, journal: Journal, tally: Tally) -> None:
+    """Put a row that is not asked into the journal."""
+    journal.append(rejected_line(rejected))
+    tally.failures[rejected.code] += 1
