@@ -13,7 +13,10 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
 from vllm_csp.plugin import ARCHITECTURE
 from vllm_csp.serving.chat import SegmentationChat
+from vllm_csp.serving.page.shell import PageShell
 from vllm_csp.serving.protocol import SegmentationChatRequest
+from vllm_csp.serving.segment import route as segment_route
+from vllm_csp.serving.segment.handler import SegmentHandler
 
 router = APIRouter()
 
@@ -24,8 +27,11 @@ async def create_chat_completion(request: SegmentationChatRequest, raw_request: 
     return await vllm_chat.create_chat_completion(request, raw_request)
 
 
+router.include_router(segment_route.router)
+
+
 class SegmentationEndpoint:
-    """Replaces the chat route by one that knows `segmentation`."""
+    """Replaces the chat route by one that knows `segmentation`; adds `/v1/segment` and its page."""
 
     name = "vllm_csp"
     required_tasks = ("generate",)
@@ -33,6 +39,7 @@ class SegmentationEndpoint:
     def attach_router(self, app: FastAPI) -> None:
         """Called by vLLM after its own routes are attached."""
         app.include_router(router)
+        self._app = app
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace
@@ -43,4 +50,10 @@ class SegmentationEndpoint:
             return
         config = engine_client.vllm_config
         if config.model_config.architecture == ARCHITECTURE:
-            state.openai_serving_chat = SegmentationChat.adopt(chat, config)
+            adopted = SegmentationChat.adopt(chat, config)
+            state.openai_serving_chat = adopted
+            state.csp_segment = SegmentHandler(adopted)
+            if adopted.settings.page:
+                # Around vLLM's key check: the shell holds no data, and asks for the key itself.
+                stack = self._app.middleware_stack or self._app.build_middleware_stack()
+                self._app.middleware_stack = PageShell(stack)

@@ -28,7 +28,7 @@ def draw_overlay(
 ) -> Image.Image:
     """Tint each mask of `image` (RGB, upright) and outline it; texts go into a strip below.
 
-    `masks` are JSON masks as in `protocol.Mask`. Small images are enlarged so that the text fits.
+    `masks` are JSON masks as in `segment.response.Mask`. Small images are enlarged to fit the text.
     """
     scale = max(1, -(-MIN_WIDTH // image.width))
     canvas = image.resize((image.width * scale, image.height * scale))

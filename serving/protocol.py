@@ -46,23 +46,6 @@ class SegmentationChatRequest(ChatCompletionRequest):
     _answer: Any = PrivateAttr(default=None)
 
 
-class Mask(BaseModel):
-    """One mask, in the original image's pixels.
-
-    size (height, width); counts: COCO run-length encoding, or png: data URL of a black-and-white
-    image; bbox (x, y, width, height); area in pixels; score: mean foreground probability inside the
-    mask, 0..1; seg_index: which [SEG] of the answer it belongs to.
-    """
-
-    size: tuple[int, int]
-    counts: str | None = None
-    png: str | None = None
-    bbox: tuple[int, int, int, int]
-    area: int
-    score: float
-    seg_index: int
-
-
 class SegmentationMessage(ChatMessage):
     """An answer with its masks, in order of the [SEG] tokens."""
 

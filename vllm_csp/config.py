@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vllm_csp.tokens.policies import POLICIES, knobs
 
+SamEncoder = Literal["checkpoint", "mobile_sam"]
 ConversationTemplate = Literal["llava_v1", "llava_llama_2"]
 
 
@@ -34,6 +35,18 @@ class CspConfig(BaseModel):
     max_masks_per_answer: int = Field(
         32, ge=1, description="Masks decoded per answer; further [SEG] tokens get none."
     )
+    max_questions_per_call: int = Field(
+        64, ge=1, description="Questions that one call of /v1/segment may ask."
+    )
+    page: bool = Field(True, description="Serve the page at /v1/segment/ui.")
+
+    sam_encoder: SamEncoder = Field(
+        "checkpoint", description="SAM's image encoder: the checkpoint's own, or MobileSAM's."
+    )
+    sam_encoder_weights: str = Field(
+        "",
+        description="Weights of another encoder: a .safetensors or .pt file, a folder, a hub id.",
+    )
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -43,6 +56,17 @@ class CspConfig(BaseModel):
     @model_validator(mode="after")
     def _check_policy(self) -> Self:
         knobs(self.policy, **self.knobs)
+        return self
+
+    @model_validator(mode="after")
+    def _check_encoder(self) -> Self:
+        if self.sam_encoder != "checkpoint" and not self.sam_encoder_weights:
+            raise ValueError(
+                f"sam_encoder {self.sam_encoder} needs sam_encoder_weights: the path of its "
+                "weights (mobile_sam.pt, or as .safetensors), or a hub id"
+            )
+        if self.sam_encoder == "checkpoint" and self.sam_encoder_weights:
+            raise ValueError("sam_encoder_weights needs sam_encoder, for example mobile_sam")
         return self
 
     @classmethod

@@ -16,7 +16,7 @@ MaskFormat = Literal["rle", "png"]
 def encode_mask(
     mask: np.ndarray, score: float, seg_index: int, mask_format: MaskFormat
 ) -> dict[str, Any]:
-    """A boolean mask [height, width] as a JSON object; see `serving.protocol.Mask`."""
+    """A boolean mask [height, width] as a JSON object; see `serving.segment.response.Mask`."""
     rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
     picture: dict[str, Any]
     if mask_format == "rle":

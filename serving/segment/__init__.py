@@ -1,0 +1,1 @@
+"""`POST /v1/segment`: one image, many questions, masks for each."""

@@ -1,0 +1,1 @@
+"""Masks in the forms of other tools; each is imported only when its form is asked for."""

@@ -1,0 +1,85 @@
+"""What `POST /v1/segment` takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from PIL import Image
+from pydantic import ConfigDict, Field, StringConstraints
+
+from vllm_csp.config import ConversationTemplate
+from vllm_csp.serving.protocol import SegmentationChatRequest, SegmentationOptions
+
+Question = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+class SegmentRequest(SegmentationOptions):
+    """One image and the questions about it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "image": "data:image/jpeg;base64,...",
+                "questions": ["Can you segment the cat in this image?"],
+            }
+        },
+    )
+
+    image: str = Field(
+        min_length=1,
+        description=(
+            "The image: a data URL, an http(s) address that the server may fetch from, or a file's "
+            "bytes in base64. One for all questions."
+        ),
+    )
+    questions: list[Question] = Field(
+        min_length=1,
+        description=(
+            "Each is answered for itself, all at once; at most `max_questions_per_call` of the "
+            "server (64)."
+        ),
+    )
+    mode: Literal["generate", "force"] = Field(
+        "force",
+        description=(
+            "`force`: one mask per question, that of the fixed answer `[SEG].`, without decoding. "
+            "`generate`: the model answers, one mask per [SEG] it writes."
+        ),
+    )
+    model: str | None = Field(None, description="Name of the served model; may be left out.")
+    conv_template: ConversationTemplate | None = Field(
+        None, description="Conversation template; default: the server's."
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="Bound on each answer's tokens in mode `generate`."
+    )
+    temperature: float = Field(
+        0.0, ge=0, le=2, allow_inf_nan=False, description="0 answers greedily."
+    )
+
+    def chat_request(self, question: str, image: Image.Image) -> SegmentationChatRequest:
+        """The chat request for one of the questions; `image` is RGB, as `images.to_rgb` gives it.
+
+        Raises `ValueError` for values that a chat request does not take.
+        """
+        request = SegmentationChatRequest(
+            messages=[{"role": "user", "content": question}],
+            model=self.model,
+            temperature=self.temperature,
+            max_completion_tokens=self.max_tokens,
+            chat_template_kwargs=(
+                {"conv_template": self.conv_template} if self.conv_template else None
+            ),
+            segmentation=SegmentationOptions(**self._options()),
+        )
+        # Set afterwards: the request's own schema knows images as addresses only.
+        parts: list[Any] = [
+            {"type": "image_pil", "image_pil": image},
+            {"type": "text", "text": question},
+        ]
+        request.messages = [{"role": "user", "content": parts}]
+        return request
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in SegmentationOptions.model_fields}
