@@ -8,6 +8,7 @@ from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from vllm_csp.kv.requirements import require_staging
 from vllm_csp.kv.whole_prompts import spare_cpu_generators
+from vllm_csp.models.sam_source import require_encoder
 from vllm_csp.plugin import TOKENIZER_MODE
 from vllm_csp.schedules import staged_schedule
 
@@ -41,6 +42,7 @@ class LisaEngineHook(VerifyAndUpdateConfig):
             spare_cpu_generators(vllm_config)
         else:
             require_staging(vllm_config, schedule)
+        require_encoder(vllm_config)
         parallel = vllm_config.parallel_config
         if parallel.pipeline_parallel_size > 1:
             raise ValueError(

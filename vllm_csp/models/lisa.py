@@ -37,17 +37,14 @@ from vllm_csp.models.processor import (
     tensor_to_key,
 )
 from vllm_csp.models.projector import build_projector, build_text_hidden_fcs
+from vllm_csp.models.sam_source import SamSource
 from vllm_csp.models.stage_runner import StageRunner
 from vllm_csp.models.staged_llama import StagedLlamaForCausalLM
 from vllm_csp.models.vision_probe import VisionProbe
-from vllm_csp.models.weights import checkpoint_shapes, weight_folder, with_prefix
 from vllm_csp.readout.recorder import Recorder
 from vllm_csp.readout.store import ReadoutStore
-from vllm_csp.sam.encoder_kind import read_geometry
-from vllm_csp.sam.geometry import SamGeometry
 from vllm_csp.sam.mask_service import MaskService
 from vllm_csp.sam.sam import Sam
-from vllm_csp.sam.vit_geometry import VIT_H
 from vllm_csp.schedules import staged_schedule
 from vllm_csp.tokens import Schedule
 
@@ -112,9 +109,12 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         settings = CspConfig.from_additional_config(vllm_config.additional_config)
         self.config = config
         self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_index])
+        sam_source = SamSource.find(vllm_config)
         self.secondary_weights = [
-            DefaultModelLoader.Source(config.vision_tower, None, prefix=VISION_TOWER_PREFIX)
+            DefaultModelLoader.Source(config.vision_tower, None, prefix=VISION_TOWER_PREFIX),
+            *sam_source.secondary_weights,
         ]
+        self.hf_to_vllm_mapper = sam_source.mapper | self.hf_to_vllm_mapper
         with self._mark_tower_model(vllm_config, "image"):
             self.vision_tower = CLIPVisionModel(
                 config.vision_config,
@@ -124,7 +124,7 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
                 prefix=maybe_prefix(prefix, "vision_tower"),
             )
             self.mm_projector = build_projector(config)
-            self.visual_model = Sam(_sam_geometry(vllm_config))
+            self.visual_model = Sam(sam_source.geometry)
         schedule = staged_schedule(vllm_config)
         with self._mark_language_model(vllm_config):
             self.language_model = _language_model(
@@ -263,15 +263,6 @@ def _selected_layers(config: LisaConfig) -> int:
     layers: int = config.vision_config.num_hidden_layers
     select = config.mm_vision_select_layer
     return select + 1 + layers if select < 0 else select
-
-
-def _sam_geometry(vllm_config: VllmConfig) -> SamGeometry:
-    """Read off the checkpoint's tensors; ViT-H, LISA's own, when there are none to read."""
-    model_config, load_config = vllm_config.model_config, vllm_config.load_config
-    if load_config.load_format == "dummy":
-        return VIT_H
-    folder = weight_folder(model_config.model, model_config.revision, load_config.download_dir)
-    return read_geometry(with_prefix(checkpoint_shapes(folder), "model.visual_model."))
 
 
 def _normalise_clip(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
