@@ -8,8 +8,9 @@ from typing import Any
 
 from vllm_csp.evaluation.item import DatasetError
 
-# Containers, numbers and texts need no name in a pickle; these few do.
+# Containers, numbers and texts need no name in a pickle; these few do. `__builtin__` is Python 2.
 ALLOWED = {
+    "__builtin__": {"complex", "frozenset", "set"},
     "builtins": {"complex", "frozenset", "set"},
     "collections": {"OrderedDict"},
     "numpy": {"dtype", "ndarray"},
@@ -20,10 +21,18 @@ ALLOWED = {
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        # A name with dots would reach attributes of what is allowed.
+        if (module, name) == ("_codecs", "encode"):
+            return _bytes_of
         if name not in ALLOWED.get(module, ()):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return super().find_class(module, name)
+
+
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """Old protocols write bytes as a call of `codecs.encode`."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for bytes in {encoding}")
+    return text.encode("latin1")
 
 
 def read_plain_pickle(file: Path) -> Any:
