@@ -24,8 +24,10 @@ from vllm.model_executor.models.utils import (
     maybe_prefix,
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
+from vllm_csp.allocator import keep_freed_memory
 from vllm_csp.config import CspConfig
 from vllm_csp.images import CLIP_MEAN, CLIP_STD
 from vllm_csp.kv.tracker import BatchTracker
@@ -105,6 +107,8 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
+        if current_platform.is_cpu():
+            keep_freed_memory()
         config: LisaConfig = vllm_config.model_config.hf_config
         settings = CspConfig.from_additional_config(vllm_config.additional_config)
         self.config = config
