@@ -1,0 +1,151 @@
+"""`python -m vllm_csp.training`: embed, train, export."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+
+from vllm_csp.allocator import keep_freed_memory
+from vllm_csp.images import to_rgb
+from vllm_csp.models.tokenizer import LisaTokenizer
+from vllm_csp.scenes import make_sample
+from vllm_csp.training.embeddings import EmbeddingFile, embed
+from vllm_csp.training.export import sam_weights, write_checkpoint
+from vllm_csp.training.loop import Trainer
+from vllm_csp.training.packing import Packer
+from vllm_csp.training.photos import Photo, photos
+from vllm_csp.training.questions import NONE, ONE, PHRASINGS, TWO
+from vllm_csp.training.settings import TrainingSettings
+from vllm_csp.training.shape import MiniShape
+from vllm_csp.training.stream import SCENE_SIZE, Stream
+from vllm_csp.training.student import Student
+
+app = typer.Typer(
+    help="Train LISA-mini: embed, then train (again and again, it resumes), then export.",
+    no_args_is_help=True,
+)
+console = Console(stderr=True)
+
+Assets = Annotated[
+    Path, typer.Option(help="Folder with camvid/, ccp/, coco/ and mobile-sam/.", exists=True)
+]
+Run = Annotated[Path, typer.Option(help="Folder of the run: embeddings, vocabulary, state.")]
+
+
+@app.command(name="embed")
+def embed_command(
+    assets: Assets,
+    run: Run,
+    scenes: Annotated[int, typer.Option(help="Scenes to embed beside all photos.")] = 1500,
+    batch: Annotated[int, typer.Option(help="Pictures per forward pass.")] = 2,
+) -> None:
+    """Run MobileSAM's image encoder over the training pictures; goes on where it stopped."""
+    keep_freed_memory()
+    file = EmbeddingFile(run)
+    missing = [photo for photo in photos(assets, "train") if photo.key not in file.places]
+    seeds = [seed for seed in range(scenes) if f"train/{seed}" not in file.places]
+    random.Random(0).shuffle(missing)
+    pictures = _mixed(missing, seeds)
+    embed(_encoder(assets), pictures, len(missing) + len(seeds), file, batch)
+
+
+@app.command()
+def train(
+    assets: Assets,
+    run: Run,
+    minutes: Annotated[float, typer.Option(help="Stop, resumably, after so many minutes.")] = 1e6,
+    settings: Annotated[
+        Path | None, typer.Option(help="JSON of settings for a new run; see settings.py.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that prepare batches.")] = 1,
+) -> None:
+    """Train, or go on training; one JSON line of losses every 50 steps, also in log.jsonl."""
+    keep_freed_memory()
+    kept = run / "settings.json"
+    if not kept.exists():
+        text = settings.read_text() if settings else "{}"
+        kept.write_text(TrainingSettings.model_validate_json(text).model_dump_json(indent=1))
+    chosen = TrainingSettings.model_validate_json(kept.read_text())
+    torch.manual_seed(chosen.seed)
+    found = photos(assets, "train")
+    tokenizer = vocabulary(run, found)
+    student = _student(assets, tokenizer)
+    packer = Packer(tokenizer)
+    trainer = Trainer(chosen, student, run)
+    trainer.packer = (packer.before_image, packer.after_image)
+    file = EmbeddingFile(run)
+    ready = [photo for photo in found if photo.key in file.places]
+    trainer.train(Stream(chosen, packer, ready or found, file), minutes, workers)
+
+
+@app.command()
+def export(
+    assets: Assets, run: Run, output: Annotated[Path, typer.Argument(help="Checkpoint folder.")]
+) -> None:
+    """Write the state of a run as a checkpoint in the published LISA layout."""
+    tokenizer = vocabulary(run, [])
+    student = _student(assets, tokenizer)
+    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    student.load_state_dict(state["student"])
+    sam = sam_weights(assets / "mobile-sam/mobile_sam.safetensors")
+    encoder = {name: w for name, w in sam.items() if name.startswith("image_encoder.")}
+    size = write_checkpoint(output, student, MiniShape(), run, encoder)
+    console.print(f"{output}: step {state['step']}, {size / 1e6:.2f} MB")
+
+
+def vocabulary(run: Path, found: Sequence[Photo]) -> LisaTokenizer:
+    """The run's tokenizer; a new one is trained on scene questions and class names."""
+    from vllm_csp.training.vocabulary import write_vocabulary
+
+    names = sorted({name for photo in found for name in photo.classes})
+    texts = (text for seed in range(1500) for text in _scene_texts(seed))
+    photo_texts = [phrasing.format(name) for name in names for phrasing in PHRASINGS]
+    return write_vocabulary(
+        run, [*photo_texts, ONE, TWO, NONE, *texts] if found else [], MiniShape().pieces
+    )
+
+
+def _scene_texts(seed: int) -> Iterator[str]:
+    for question in make_sample(seed, "train", size=64).questions:
+        yield question.text
+        yield question.answer
+
+
+def _student(assets: Path, tokenizer: LisaTokenizer) -> Student:
+    student = Student(MiniShape(), tokenizer.vocab_size)
+    student.load_sam(sam_weights(assets / "mobile-sam/mobile_sam.safetensors"))
+    return student
+
+
+def _encoder(assets: Path) -> torch.nn.Module:
+    from vllm_csp.sam.tiny_vit import TinyVitEncoder
+
+    weights = sam_weights(assets / "mobile-sam/mobile_sam.safetensors")
+    start = "image_encoder."
+    encoder = TinyVitEncoder()
+    own = {name[len(start) :]: w for name, w in weights.items() if name.startswith(start)}
+    encoder.load_state_dict(own, strict=False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return encoder.eval().to(device, torch.bfloat16)
+
+
+def _mixed(found: list[Photo], seeds: list[int]) -> Iterator[tuple[str, Image.Image]]:
+    """Photos and scenes in turn, so that a stopped run has some of both."""
+    for number in range(max(len(found), len(seeds))):
+        if number < len(found):
+            yield found[number].key, to_rgb(Image.open(found[number].path))
+        if number < len(seeds):
+            seed = seeds[number]
+            yield f"train/{seed}", make_sample(seed, "train", size=SCENE_SIZE).image
+    return
+
+
+if __name__ == "__main__":
+    app()

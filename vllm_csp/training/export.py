@@ -1,0 +1,98 @@
+"""Writes what was trained as a LISA checkpoint in the published layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vllm_csp.training.shape import MiniShape
+from vllm_csp.training.student import Student
+
+TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json")
+
+
+def write_checkpoint(
+    folder: Path,
+    student: Student,
+    shape: MiniShape,
+    vocabulary: Path,
+    image_encoder: Mapping[str, Tensor],
+) -> int:
+    """Write weights, vision tower, tokenizer and configuration; returns their size in bytes.
+
+    `image_encoder`: SAM's image encoder, names as in the published SAM. All weights go to fp16:
+    half of the 24 MB is MobileSAM's encoder, which is stored so without loss that shows.
+    """
+    (folder / "clip").mkdir(parents=True, exist_ok=True)
+    parts: dict[str, Mapping[str, Tensor]] = {
+        "": student.language_model.state_dict(),
+        "model.mm_projector.": student.mm_projector.state_dict(),
+        "model.text_hidden_fcs.0.": student.text_hidden_fcs.state_dict(),
+        "model.visual_model.prompt_encoder.": student.prompt_encoder.state_dict(),
+        "model.visual_model.mask_decoder.": student.mask_decoder.state_dict(),
+        "model.visual_model.": image_encoder,
+    }
+    weights = {
+        prefix + name: _half(tensor)
+        for prefix, state in parts.items()
+        for name, tensor in state.items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    student.vision_tower.half().save_pretrained(folder / "clip")
+    for name in TOKENIZER_FILES:
+        shutil.copy(vocabulary / name, folder / name)
+    _write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2})
+    vocab_size = student.language_model.config.vocab_size
+    _write_json(folder / "config.json", published_config(shape, vocab_size))
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def published_config(shape: MiniShape, vocab_size: int) -> dict[str, object]:
+    """`config.json` with the fields of the published ones."""
+    text = shape.text_config(vocab_size).to_dict()
+    names = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+        *("num_attention_heads", "num_key_value_heads", "max_position_embeddings"),
+        *("rms_norm_eps", "hidden_act", "bos_token_id", "eos_token_id", "pad_token_id"),
+    )
+    return {
+        "architectures": ["LISAForCausalLM"],
+        "model_type": "llava",
+        "torch_dtype": "bfloat16",
+        "tie_word_embeddings": True,
+        "mm_hidden_size": shape.vision_hidden_size,
+        "mm_use_im_start_end": True,
+        "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": -1,
+        "mm_vision_tower": "clip",
+        "vision_tower": "clip",
+        "out_dim": 256,
+        "train_mask_decoder": True,
+        **{name: text[name] for name in names},
+    }
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+
+
+def _write_json(path: Path, value: dict[str, object]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def sam_weights(file: Path) -> dict[str, Tensor]:
+    """Tensors of a MobileSAM checkpoint, fp32."""
+    from safetensors.torch import load_file
+
+    return {name: tensor.float() for name, tensor in load_file(file).items() if _kept(name)}
+
+
+def _kept(name: str) -> bool:
+    # Counts of training steps, of no use to anyone.
+    return not name.endswith("num_batches_tracked")

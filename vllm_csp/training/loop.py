@@ -1,0 +1,167 @@
+"""The training loop: fits the networks, keeps its state, reports on held-out pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vllm_csp.training import losses
+from vllm_csp.training.packing import Packed
+from vllm_csp.training.settings import TrainingSettings
+from vllm_csp.training.stream import Step, Stream
+from vllm_csp.training.student import Prediction, Student
+
+console = Console(stderr=True)
+
+
+class Trainer:
+    """One run: student, optimiser, step; `state.pt` in its folder holds all three."""
+
+    def __init__(self, settings: TrainingSettings, student: Student, folder: Path) -> None:
+        self.settings, self.folder, self.step = settings, folder, 0
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.student = student.to(self.device)
+        decoder = list(student.mask_decoder.parameters())
+        slow = {id(parameter) for parameter in decoder}
+        new = [p for p in student.parameters() if p.requires_grad and id(p) not in slow]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": new, "peak": settings.learning_rate},
+                {"params": decoder, "peak": settings.decoder_learning_rate},
+            ],
+            weight_decay=settings.weight_decay,
+            betas=(0.9, 0.98),
+        )
+        if self.state_file.exists():
+            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+            student.load_state_dict(state["student"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step = state["step"]
+
+    @property
+    def state_file(self) -> Path:
+        """Where the run is kept."""
+        return self.folder / "state.pt"
+
+    def save(self) -> None:
+        """Write the state; an interrupted write leaves the former one."""
+        state = {
+            "student": self.student.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
+        partial = self.state_file.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(self.state_file)
+
+    def train(self, stream: Stream, minutes: float, workers: int, every: int = 50) -> None:
+        """Train until the last step, or until the minutes are over; saves at the end."""
+        deadline = time.monotonic() + 60 * minutes
+        steps = range(self.step, self.settings.steps)
+        loader = DataLoader(stream, batch_size=None, sampler=steps, num_workers=workers)
+        sums: dict[str, float] = {}
+        began = time.monotonic()
+        for step in loader:
+            for name, value in self.update(step).items():
+                sums[name] = sums.get(name, 0.0) + value
+            if self.step % every == 0:
+                means = {name: round(value / every, 4) for name, value in sums.items()}
+                seconds = round((time.monotonic() - began) / every, 3)
+                self._log({"step": self.step, "seconds_per_step": seconds, **means})
+                sums, began = {}, time.monotonic()
+            if self.step % (20 * every) == 0:
+                self.save()
+            if time.monotonic() > deadline:
+                break
+        self.save()
+
+    def update(self, step: Step) -> dict[str, float]:
+        """One optimiser step; returns its losses."""
+        self._set_rates()
+        self.student.train()
+        parts = {f"fresh_{k}": v for k, v in self._fresh_losses(step.fresh).items()}
+        if step.embedded is not None and step.embeddings is not None:
+            parts |= self._embedded_losses(step.embedded, step.embeddings)
+        total = torch.stack([value for name, value in parts.items() if name != "iou"]).sum()
+        self.optimiser.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(self.student.parameters(), self.settings.clip_norm)
+        self.optimiser.step()
+        self.step += 1
+        return {name: float(value.detach()) for name, value in parts.items()}
+
+    def _fresh_losses(self, batch: Packed) -> dict[str, Tensor]:
+        moved = on_device(batch, self.device)
+        return self._cheap_losses(moved, self._predict(moved))
+
+    def _embedded_losses(self, batch: Packed, embeddings: Tensor) -> dict[str, Tensor]:
+        moved = on_device(batch, self.device)
+        prediction = self._predict(moved)
+        parts = self._cheap_losses(moved, prediction)
+        chosen = self._choose(moved)
+        with self._half():
+            images = embeddings.to(self.device)[moved.picture[chosen]]
+            logits = self.student.masks(images.float(), prediction.queries[chosen])
+        frames = moved.frame[chosen]
+        parts["mask"] = losses.mask_loss(logits, frames)
+        parts["iou"] = torch.tensor(losses.mean_iou(logits, frames))
+        return parts
+
+    def _predict(self, batch: Packed) -> Prediction:
+        packer = self.packer
+        with self._half():
+            return self.student(batch, packer[0], packer[1])
+
+    packer: tuple[list[int], list[int]] = ([], [])
+    """Ids before and after the image; set before training."""
+
+    def _cheap_losses(self, batch: Packed, prediction: Prediction) -> dict[str, Tensor]:
+        settings = self.settings
+        early = self.step < settings.decoder_from
+        weight = settings.point_weight if early else settings.late_point_weight
+        prompts = self.student.point_prompts(batch.point.nan_to_num())
+        return {
+            "text": nn.functional.cross_entropy(prediction.logits, prediction.labels),
+            "grid": settings.grid_weight * losses.grid_loss(prediction.grids, batch.grid),
+            "point": weight * losses.point_loss(prediction.queries, prompts, batch.point),
+        }
+
+    def _choose(self, batch: Packed) -> Tensor:
+        """Read-outs whose masks are decoded: of each question the forced or the written one."""
+        generator = torch.Generator().manual_seed(self.settings.seed + self.step)
+        order = torch.randperm(len(batch.row), generator=generator).to(batch.row.device)
+        return order[: self.settings.masks]
+
+    def _half(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _set_rates(self) -> None:
+        settings = self.settings
+        warm = min(1.0, (self.step + 1) / settings.warmup)
+        rest = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / settings.steps)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * warm * max(rest, 0.02)
+
+    def _log(self, row: dict[str, Any]) -> None:
+        console.print(json.dumps(row), highlight=False)
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def on_device(batch: Packed, device: torch.device) -> Packed:
+    """The batch with all its tensors on a device."""
+    moved = {
+        field.name: value.to(device)
+        for field in fields(batch)
+        if isinstance(value := getattr(batch, field.name), Tensor)
+    }
+    return replace(batch, **moved)

@@ -1,0 +1,52 @@
+"""LISA's losses: text cross-entropy 1, mask BCE 2, Dice 0.5 (`train_ds.py` there)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vllm_csp.training.questions import IGNORE
+
+BCE_WEIGHT = 2.0
+DICE_WEIGHT = 0.5
+
+
+def mask_loss(logits: Tensor, frames: Tensor) -> Tensor:
+    """BCE and Dice of masks [Q, h, w] against uint8 frames of the same shape, 255 ignored."""
+    known = (frames != IGNORE).float()
+    target = (frames == 1).float()
+    bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    bce = (bce * known).sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(min=1)
+    return BCE_WEIGHT * bce.mean() + DICE_WEIGHT * dice_loss(logits.sigmoid() * known, target)
+
+
+def dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
+    """1 - Dice, mean over masks; both [Q, h, w]."""
+    overlap = 2 * (probabilities * target).sum(dim=(1, 2))
+    total = probabilities.sum(dim=(1, 2)) + target.sum(dim=(1, 2))
+    loss: Tensor = (1 - (overlap + 1) / (total + 1)).mean()
+    return loss
+
+
+def grid_loss(logits: Tensor, shares: Tensor) -> Tensor:
+    """BCE and Dice of grids [R, 16, 16] against the share of each patch that the mask covers."""
+    bce = functional.binary_cross_entropy_with_logits(logits, shares)
+    return BCE_WEIGHT * bce + DICE_WEIGHT * dice_loss(logits.sigmoid(), shares)
+
+
+def point_loss(queries: Tensor, prompts: Tensor, points: Tensor) -> Tensor:
+    """Squared distance of queries [R, 256] from the point prompts of masks that have a point."""
+    known = ~points.isnan().any(dim=1)
+    if not known.any():
+        return queries.sum() * 0
+    return functional.mse_loss(queries[known], prompts[known])
+
+
+@torch.no_grad()
+def mean_iou(logits: Tensor, frames: Tensor) -> float:
+    """Mean IoU of masks [Q, h, w] at SAM's low resolution."""
+    predicted, target, known = logits > 0, frames == 1, frames != IGNORE
+    overlap = (predicted & target).sum(dim=(1, 2))
+    union = ((predicted | target) & known).sum(dim=(1, 2))
+    return float((overlap / union.clamp(min=1)).mean())

@@ -1,0 +1,77 @@
+"""What is asked about a training picture: question, answer, one mask per `[SEG]`."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Mask = npt.NDArray[np.uint8]
+"""1 inside, 0 outside, 255 where nobody knows."""
+
+IGNORE = 255
+
+ONE = "It is [SEG]."
+TWO = "They are [SEG] and [SEG]."
+NONE = "It is not in this image."
+
+# How LISA was asked (`utils/utils.py` there): short questions about a thing by name.
+PHRASINGS = (
+    "Can you segment the {} in this image?",
+    "Please segment the {} in this image.",
+    "What is {} in this image? Please respond with segmentation mask.",
+    "What is {} in this image? Please output segmentation mask.",
+    "Where is the {}? Please output segmentation mask.",
+    "Segment the {}.",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question about a picture; `masks` [H, W] has one entry per `[SEG]` of the answer."""
+
+    text: str
+    answer: str
+    masks: tuple[Mask, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what is asked about it; `embedding` names its SAM embedding, if there is one."""
+
+    image: Image.Image
+    questions: tuple[Asked, ...]
+    embedding: str | None = None
+
+
+def ask_classes(
+    masks: dict[str, Mask], absent: list[str], count: int, rng: random.Random
+) -> tuple[Asked, ...]:
+    """Questions about the classes of a photo; one in ten names two, one in ten an absent one."""
+    names = sorted(masks)
+    asked = []
+    for name in rng.sample(names, min(count, len(names))):
+        phrasing = rng.choice(PHRASINGS)
+        kind = rng.random()
+        if kind < 0.1 and len(names) > 1:
+            other = rng.choice([own for own in names if own != name])
+            text = phrasing.format(f"{name} and the {other}")
+            asked.append(Asked(text, TWO, (masks[name], masks[other])))
+        elif kind < 0.2 and absent:
+            asked.append(Asked(phrasing.format(rng.choice(absent)), NONE, ()))
+        else:
+            asked.append(Asked(phrasing.format(name), ONE, (masks[name],)))
+    return tuple(asked)
+
+
+def from_scene(sample: Any, count: int, rng: random.Random, embedding: str | None) -> Picture:
+    """The picture of a `vllm_csp.scenes.SceneSample`, with `count` of its questions."""
+    chosen = rng.sample(sample.questions, min(count, len(sample.questions)))
+    asked = [
+        Asked(q.text, q.answer, tuple(mask.astype(np.uint8) for mask in q.masks)) for q in chosen
+    ]
+    return Picture(sample.image, tuple(asked), embedding)

@@ -1,0 +1,32 @@
+"""What a training run is made of; written beside its state, so that it goes on as it began."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainingSettings(BaseModel):
+    """Sizes of the batches, length and learning rates of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(6000, description="Optimiser steps in all.")
+    decoder_from: int = Field(2500, description="Step from which masks are decoded and trained on.")
+    seed: int = Field(0, description="Seed of weights, pictures and questions.")
+
+    fresh_scenes: int = Field(12, description="New scenes per step, without the mask decoder.")
+    fresh_photos: int = Field(4, description="Augmented photos per step, without it.")
+    embedded: int = Field(4, description="Pictures with a SAM embedding per step.")
+    scene_share: float = Field(0.35, description="Share of scenes among these.")
+    questions: int = Field(8, description="Questions per picture at most.")
+    masks: int = Field(10, description="Masks decoded per step at most.")
+
+    learning_rate: float = Field(1.5e-3, description="Of all that is new.")
+    decoder_learning_rate: float = Field(2e-4, description="Of SAM's mask decoder.")
+    weight_decay: float = 0.05
+    warmup: int = 200
+    clip_norm: float = 1.0
+
+    grid_weight: float = Field(1.0, description="Of the masks on CLIP's grid.")
+    point_weight: float = Field(2.0, description="Of the point prompt, before decoder_from.")
+    late_point_weight: float = Field(0.2, description="Of the point prompt, after it.")

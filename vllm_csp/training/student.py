@@ -1,0 +1,135 @@
+"""The networks that are trained: CLIP tower, projector, Llama, query head, mask decoder."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionModel, LlamaForCausalLM
+
+from vllm_csp.images import CLIP_MEAN, CLIP_STD
+from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
+from vllm_csp.sam.mask_decoder import MaskDecoder
+from vllm_csp.sam.prompt_encoder import PromptEncoder
+from vllm_csp.training.packing import Packed
+from vllm_csp.training.shape import GRID, MiniShape
+
+GRID_CHANNELS = 64
+QUERY_CHANNELS = MOBILE_SAM.out_channels
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Logits [A, vocabulary] of the rows with a label, queries [R, 256], grids [R, 16, 16]."""
+
+    logits: Tensor
+    labels: Tensor
+    queries: Tensor
+    grids: Tensor
+
+
+class Student(nn.Module):
+    """LISA-mini without SAM's image encoder, which stays as it is."""
+
+    def __init__(self, shape: MiniShape, vocab_size: int) -> None:
+        super().__init__()
+        self.vision_tower = CLIPVisionModel(shape.vision_config())
+        self.mm_projector = nn.Linear(shape.vision_hidden_size, shape.hidden_size)
+        self.language_model = LlamaForCausalLM(shape.text_config(vocab_size))
+        self.text_hidden_fcs = nn.Sequential(
+            nn.Linear(shape.hidden_size, shape.hidden_size),
+            nn.ReLU(),
+            nn.Linear(shape.hidden_size, QUERY_CHANNELS),
+        )
+        self.prompt_encoder = PromptEncoder(MOBILE_SAM).requires_grad_(False)
+        self.mask_decoder = MaskDecoder(MOBILE_SAM)
+        # Only of use while training: where on CLIP's grid is the query?
+        self.grid_of_image = nn.Linear(shape.vision_hidden_size, GRID_CHANNELS)
+        self.grid_of_query = nn.Linear(QUERY_CHANNELS, GRID_CHANNELS)
+
+    def forward(self, batch: Packed, before: list[int], after: list[int]) -> Prediction:
+        """Run a packed batch; `before` and `after` are the ids around the image."""
+        vision = self.vision_tower(pixel_values=normalised(batch.clip_pixels))
+        patches = vision.last_hidden_state[:, 1:]
+        hidden = self._decode(batch, self.mm_projector(patches), before, after)
+        rows = hidden[batch.picture, batch.row]
+        queries = self.text_hidden_fcs(rows).float()
+        keys = self.grid_of_image(patches).float()[batch.picture]
+        grids = torch.einsum("rpc,rc->rp", keys, self.grid_of_query(queries).float())
+        labelled = batch.labels >= 0
+        logits = self.language_model.lm_head(hidden[labelled]).float()
+        shape = (-1, GRID, GRID)
+        grids = grids.view(shape) / math.sqrt(GRID_CHANNELS)
+        return Prediction(logits, batch.labels[labelled], queries, grids)
+
+    def _decode(
+        self, batch: Packed, image_rows: Tensor, before: list[int], after: list[int]
+    ) -> Tensor:
+        """Final-norm hidden states of the segments' rows."""
+        table = self.language_model.model.embed_tokens
+        device, size = image_rows.device, len(image_rows)
+        text = [table(torch.tensor(ids, device=device)).expand(size, -1, -1) for ids in (before, after)]
+        rows = torch.cat([text[0], image_rows, text[1], table(batch.segments)], dim=1)
+        prefix = rows.shape[1] - batch.segments.shape[1]
+        start = torch.arange(prefix, device=device).expand(size, -1)
+        output = self.language_model.model(
+            inputs_embeds=rows,
+            position_ids=torch.cat([start, prefix + batch.positions], dim=1),
+            attention_mask=attention_mask(batch.owner, prefix),
+            use_cache=False,
+        )
+        hidden: Tensor = output.last_hidden_state[:, prefix:]
+        return hidden
+
+    def load_sam(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from a published SAM: `prompt_encoder.*` and `mask_decoder.*` of `weights`."""
+        for name in ("prompt_encoder", "mask_decoder"):
+            start = f"{name}."
+            own = {key[len(start) :]: w for key, w in weights.items() if key.startswith(start)}
+            getattr(self, name).load_state_dict(own)
+
+    @cached_property
+    def position_encoding(self) -> Tensor:
+        """SAM's encoding of the grid [1, 256, 64, 64], as coarse as the engine's bf16 makes it."""
+        layer = copy.deepcopy(self.prompt_encoder.pe_layer).bfloat16()
+        return layer((64, 64)).unsqueeze(0).float()
+
+    def masks(self, embeddings: Tensor, queries: Tensor) -> Tensor:
+        """Mask logits [Q, 256, 256] of queries [Q, 256] on image embeddings [Q, 256, 64, 64]."""
+        sparse, dense = self.prompt_encoder(queries)
+        logits, _ = self.mask_decoder(embeddings, self.position_encoding, sparse, dense)
+        return logits.float()
+
+    def point_prompts(self, points: Tensor) -> Tensor:
+        """SAM's prompt [P, 256] for a foreground point (x, y) in 0..1, fp32."""
+        matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.float()
+        phase = 2 * math.pi * ((2 * points - 1) @ matrix)
+        encoded = torch.cat((phase.sin(), phase.cos()), dim=-1)
+        return encoded + self.prompt_encoder.point_embeddings[1].weight.float()
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """CLIP's input [B, 3, 224, 224] of uint8 [B, 224, 224, 3]."""
+    mean, std = (torch.tensor(values, device=pixels.device) for values in (CLIP_MEAN, CLIP_STD))
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def attention_mask(owner: Tensor, prefix: int) -> Tensor:
+    """Who sees whom, fp32 [B, 1, L, L]: 0 where allowed, -inf elsewhere.
+
+    Prefix rows are causal; a segment's row sees the prefix and what precedes it in its segment.
+    """
+    shared = torch.full((len(owner), prefix), -2, device=owner.device)
+    owners = torch.cat([shared, owner], dim=1)
+    length = owners.shape[1]
+    same = owners.unsqueeze(2) == owners.unsqueeze(1)
+    shared_key = (owners == -2).unsqueeze(1)
+    causal = torch.ones(length, length, dtype=torch.bool, device=owner.device).tril()
+    allowed = (same | shared_key) & causal
+    blocked = torch.zeros(allowed.shape, device=owner.device)
+    return blocked.masked_fill_(~allowed, torch.finfo(torch.float32).min).unsqueeze(1)
