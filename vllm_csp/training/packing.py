@@ -84,8 +84,8 @@ class Packer:
         return Packed(
             torch.from_numpy(np.stack(crops)),
             *fields,
-            picture=torch.tensor([entry[0] for entry in readouts]),
-            row=torch.tensor([entry[1] for entry in readouts]),
+            picture=torch.tensor([entry[0] for entry in readouts], dtype=torch.long),
+            row=torch.tensor([entry[1] for entry in readouts], dtype=torch.long),
             grid=_stacked([on_clip_grid(mask) for mask in masks], (16, 16)),
             frame=_stacked([on_sam_frame(mask) for mask in masks], (256, 256)),
             point=_stacked([nowhere if one is None else one for one in points], (2,)),
