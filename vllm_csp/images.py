@@ -5,6 +5,7 @@ numpy and Pillow only, so that it can be used where torch is not wanted.
 
 import hashlib
 import math
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -132,6 +133,19 @@ def sam_resize(image: Image.Image, long_side: int = 1024) -> Pixels:
     """
     height, width = sam_input_size((image.height, image.width), long_side)
     return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """An image as `to_rgb` gives it, with its `image_key`: decoded and hashed once, used often."""
+
+    image: Image.Image
+    key: str
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "NamedImage":
+        """Hash an RGB image; a tenth of a second for 12 megapixels."""
+        return cls(image, image_key(image))
 
 
 def image_key(image: Image.Image) -> str:

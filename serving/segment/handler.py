@@ -8,7 +8,6 @@ import uuid
 from typing import TypeAlias
 
 from fastapi import Request
-from PIL import Image
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
@@ -16,6 +15,7 @@ from vllm.exceptions import VLLMError, VLLMValidationError
 from vllm.logger import init_logger
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from vllm_csp.images import NamedImage
 from vllm_csp.serving.chat import SegmentationChat
 from vllm_csp.serving.segment.image import fetch_image
 from vllm_csp.serving.segment.request import SegmentRequest
@@ -66,7 +66,7 @@ class SegmentHandler:
         return _response(f"seg-{call_id}", request, image, answers)
 
     async def _ask(
-        self, request: SegmentRequest, question: str, image: Image.Image, raw_request: Request
+        self, request: SegmentRequest, question: str, image: NamedImage, raw_request: Request
     ) -> Answer:
         try:
             answer = await self._chat.create_chat_completion(
@@ -92,7 +92,7 @@ def _numbered(raw_request: Request, call_id: str, number: int) -> Request:
 
 
 def _response(
-    call_id: str, request: SegmentRequest, image: Image.Image, answers: list[Answer]
+    call_id: str, request: SegmentRequest, image: NamedImage, answers: list[Answer]
 ) -> SegmentResponse | ErrorResponse:
     answered = [answer for answer in answers if isinstance(answer, ChatCompletionResponse)]
     if not answered:
@@ -108,7 +108,7 @@ def _response(
         id=call_id,
         created=int(time.time()),
         model=answered[0].model,
-        image=ImageSize(width=image.width, height=image.height),
+        image=ImageSize(width=image.image.width, height=image.image.height),
         results=[
             _result(question, answer)
             for question, answer in zip(request.questions, answers, strict=True)

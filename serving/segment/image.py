@@ -13,6 +13,7 @@ from vllm.config import ModelConfig
 from vllm.exceptions import VLLMClientError, VLLMUnprocessableEntityError, VLLMValidationError
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
 
+from vllm_csp.images import NamedImage
 from vllm_csp.models.processor import decoded_image
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -24,8 +25,8 @@ def image_url(image: str) -> str:
     return image if _SCHEME.match(image) else f"data:image/*;base64,{image}"
 
 
-async def fetch_image(image: str, model_config: ModelConfig) -> Image.Image:
-    """The RGB image behind a data URL, an address or base64; as `images.to_rgb` gives it.
+async def fetch_image(image: str, model_config: ModelConfig) -> NamedImage:
+    """The image behind a data URL, an address or base64.
 
     The connector is the one of chat completions, with the server's limits and settings.
     Raises `VLLMValidationError` (400) for what is no image that can be used, and
@@ -39,7 +40,7 @@ async def fetch_image(image: str, model_config: ModelConfig) -> Image.Image:
     )
     try:
         media = await connector.fetch_image_async(image_url(image))
-        return await asyncio.to_thread(decoded_image, media)
+        return await asyncio.to_thread(lambda: NamedImage.of(decoded_image(media)))
     except VLLMClientError:
         raise
     except (aiohttp.ClientError, TimeoutError, OSError) as error:

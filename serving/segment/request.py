@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from PIL import Image
 from pydantic import ConfigDict, Field, StringConstraints
 
 from vllm_csp.config import ConversationTemplate
+from vllm_csp.images import NamedImage
 from vllm_csp.serving.protocol import SegmentationChatRequest, SegmentationOptions
 
-Question = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+# Passed on as it is: white space at its ends is part of the prompt.
+Question = Annotated[str, StringConstraints(pattern=r"\S")]
 
 
 class SegmentRequest(SegmentationOptions):
@@ -58,8 +59,8 @@ class SegmentRequest(SegmentationOptions):
         0.0, ge=0, le=2, allow_inf_nan=False, description="0 answers greedily."
     )
 
-    def chat_request(self, question: str, image: Image.Image) -> SegmentationChatRequest:
-        """The chat request for one of the questions; `image` is RGB, as `images.to_rgb` gives it.
+    def chat_request(self, question: str, image: NamedImage) -> SegmentationChatRequest:
+        """The chat request for one of the questions.
 
         Raises `ValueError` for values that a chat request does not take.
         """

@@ -40,10 +40,12 @@ def long_request(picture: str, **fields: Any) -> dict[str, Any]:
 class Caller:
     """A client that speaks HTTP by hand, to go away at any byte."""
 
-    def __init__(self, server: Server, request: dict[str, Any]) -> None:
+    def __init__(
+        self, server: Server, request: dict[str, Any], path: str = "/v1/chat/completions"
+    ) -> None:
         content = json.dumps(request).encode()
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
             f"Authorization: Bearer {server.key}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(content)}\r\n\r\n"
         )

@@ -53,6 +53,8 @@ def decoded_image(item: Any) -> Image.Image:
             "allowed",
             parameter="image_url",
         )
+    if type(item) is Image.Image and item.mode == "RGB" and not item.info and min(item.size):
+        return item  # decoded before: nothing would change, and copying a large one takes time
     try:
         return to_rgb(item)
     except ImageError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from PIL import Image as PILImage
 from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.base import BaseRenderer
@@ -20,7 +20,7 @@ from vllm.renderers.inputs.preprocess import parse_dec_only_prompt
 from vllm.renderers.params import ChatParams
 
 from vllm_csp.config import ConversationTemplate, CspConfig
-from vllm_csp.images import image_key
+from vllm_csp.images import NamedImage
 from vllm_csp.models.conversation import Piece, Turn, build_prompt
 from vllm_csp.models.processor import decoded_image
 from vllm_csp.models.tokenizer import LisaTokenizer
@@ -101,7 +101,7 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
             media_io_kwargs=params.media_io_kwargs,
             mm_processor_kwargs=params.mm_processor_kwargs,
         )
-        return self._render(parsed[0], parsed[1], params)
+        return self._render(parsed[0], _named_images(parsed[1]), params)
 
     async def render_messages_async(
         self, messages: list[ChatCompletionMessageParam], params: ChatParams
@@ -118,12 +118,14 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
             media_io_kwargs=params.media_io_kwargs,
             mm_processor_kwargs=params.mm_processor_kwargs,
         )
-        return self._render(parsed[0], parsed[1], params)
+        # In a thread: decoding and hashing a large photo would hold up everyone else's tokens.
+        images = await asyncio.to_thread(_named_images, parsed[1])
+        return self._render(parsed[0], images, params)
 
     def _render(
         self,
         conversation: list[ConversationMessage],
-        mm_data: Mapping[str, Any] | None,
+        named: Sequence[NamedImage],
         params: ChatParams,
     ) -> tuple[list[ConversationMessage], DictPrompt]:
         pieces = prompt_pieces(
@@ -132,23 +134,24 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
             **params.get_apply_chat_template_kwargs(),
         )
         prompt: Any = parse_dec_only_prompt(self.get_tokenizer().encode_prompt(pieces))
-        images = [decoded_image(item) for item in _as_list((mm_data or {}).get("image"))]
-        if images:
+        if named:
+            prompt["multi_modal_data"] = {"image": [one.image for one in named]}
             # A hash of our own in place of any the client sent: the embedding cache is shared.
-            keys = [image_key(image) for image in images]
-            prompt["multi_modal_data"] = {"image": images}
-            prompt["multi_modal_uuids"] = {"image": keys}
-            _attach(conversation, images, keys)
+            prompt["multi_modal_uuids"] = {"image": [one.key for one in named]}
+            _attach(conversation, named)
         return conversation, prompt
 
 
-def _as_list(images: Any) -> list[Any]:
-    return [] if images is None else images if isinstance(images, list) else [images]
+def _named_images(mm_data: Mapping[str, Any] | None) -> list[NamedImage]:
+    images = (mm_data or {}).get("image")
+    items = [] if images is None else images if isinstance(images, list) else [images]
+    return [
+        item if isinstance(item, NamedImage) else NamedImage.of(decoded_image(item))
+        for item in items
+    ]
 
 
-def _attach(
-    conversation: Sequence[Any], images: Sequence[PILImage.Image], keys: Sequence[str]
-) -> None:
+def _attach(conversation: Sequence[Any], named: Sequence[NamedImage]) -> None:
     parts = [
         part
         for message in conversation
@@ -156,5 +159,5 @@ def _attach(
         for part in message["content"]
         if part["type"] == "image"
     ]
-    for part, image, key in zip(parts, images, keys, strict=True):
-        part["image"], part["image_key"] = image, key
+    for part, one in zip(parts, named, strict=True):
+        part["image"], part["image_key"] = one.image, one.key

@@ -25,11 +25,15 @@ async function showModel() {
 }
 
 function wantKey(wanted) {
-  $("key").parentElement.classList.toggle("wanted", wanted);
+  $("key").classList.toggle("wanted", wanted);
   if (wanted) $("key").placeholder = "needed";
 }
 
 async function open(file) {
+  if (file.type && !file.type.startsWith("image/")) {
+    complain(`${file.name} is no image (${file.type}).`);
+    return;
+  }
   running?.abort();
   state = { ...nothing, answers: [], file };
   const shown = await photo.open(file);
@@ -161,6 +165,10 @@ $("questions").addEventListener("keydown", (event) => {
 $("stop").addEventListener("click", () => running?.abort());
 $("clear").addEventListener("click", clearAnswers);
 $("key").addEventListener("change", showModel);
+$("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  showModel();
+});
 $("file").addEventListener("change", () => $("file").files[0] && open($("file").files[0]));
 $("picture").addEventListener("click", () => $("photo").toBlob((blob) => save("masks.png", blob)));
 $("json").addEventListener("click", () => {
