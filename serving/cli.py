@@ -122,6 +122,12 @@ def serve(
     checkpoint: Annotated[str, typer.Argument(help="LISA checkpoint: a folder or a hub id.")],
     policy: Policy = "",
     preset: Preset = "",
+    sam_encoder: Annotated[
+        str, typer.Option(help="mobile_sam: MobileSAM's image encoder instead of the checkpoint's.")
+    ] = "",
+    sam_encoder_weights: Annotated[
+        str, typer.Option(help="Its weights: mobile_sam.pt or .safetensors, a folder or a hub id.")
+    ] = "",
 ) -> None:
     """Run an OpenAI-compatible server with masks in its answers.
 
@@ -130,7 +136,8 @@ def serve(
     """
     console.print(f"vllm-csp: serving {checkpoint}; answers carry message.masks", highlight=False)
     try:
-        flags = [*policy_flags(policy, preset), *context.args]
+        encoder = {"sam_encoder": sam_encoder, "sam_encoder_weights": sam_encoder_weights}
+        flags = [*policy_flags(policy, preset, **encoder), *context.args]
     except ValueError as error:
         console.print(f"[red]Error:[/red] {error}", highlight=False)
         raise typer.Exit(2) from error
@@ -176,16 +183,16 @@ def demo(
         typer.echo("(stand-in checkpoint with random weights: its masks mean nothing)")
 
 
-def policy_flags(policy: str, preset: str) -> list[str]:
-    """`vllm serve` flags that choose a policy.
+def policy_flags(policy: str, preset: str, **settings: str) -> list[str]:
+    """`vllm serve` flags that choose a policy, and further settings of `CspConfig`.
 
-    Raises `ValueError` for an unknown one.
+    What is empty keeps its default. Raises `ValueError` for an unknown policy or value.
     """
     from vllm_csp.config import CspConfig
 
-    section = {"policy": policy, "preset": preset}
+    section = {"policy": policy, "preset": preset, **settings}
     section = {name: value for name, value in section.items() if value}
-    CspConfig.from_section(section, "the policy")
+    CspConfig.from_section(section, "the choice of settings")
     return ["--additional-config", json.dumps({"csp": section})] if section else []
 
 
