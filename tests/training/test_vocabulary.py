@@ -14,7 +14,12 @@ def test_any_printable_ascii_text_survives(tokenizer: LisaTokenizer) -> None:
 
 
 def test_added_tokens_follow_the_pieces(tokenizer: LisaTokenizer) -> None:
-    assert [tokenizer.convert_tokens_to_ids(token) for token in ADDED_TOKENS] == [300, 301, 302, 303]
+    assert [tokenizer.convert_tokens_to_ids(token) for token in ADDED_TOKENS] == [
+        300,
+        301,
+        302,
+        303,
+    ]
     assert tokenizer.vocab_size == 304
 
 

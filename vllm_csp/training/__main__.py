@@ -21,7 +21,7 @@ from vllm_csp.training.export import sam_weights, write_checkpoint
 from vllm_csp.training.loop import Trainer
 from vllm_csp.training.packing import Packer
 from vllm_csp.training.photos import Photo, photos
-from vllm_csp.training.questions import NONE, ONE, PHRASINGS, TWO
+from vllm_csp.training.questions import NONE, ONE, PHRASINGS, SCENE_WORDS, TWO
 from vllm_csp.training.settings import TrainingSettings
 from vllm_csp.training.shape import MiniShape
 from vllm_csp.training.stream import SCENE_SIZE, Stream
@@ -76,10 +76,9 @@ def train(
     torch.manual_seed(chosen.seed)
     found = photos(assets, "train")
     tokenizer = vocabulary(run, found)
-    student = _student(assets, tokenizer)
-    packer = Packer(tokenizer)
-    trainer = Trainer(chosen, student, run)
-    trainer.packer = (packer.before_image, packer.after_image)
+    packer = Packer(tokenizer, words(found))
+    student = _student(assets, tokenizer, len(packer.words))
+    trainer = Trainer(chosen, student, (packer.before_image, packer.after_image), run)
     file = EmbeddingFile(run)
     ready = [photo for photo in found if photo.key in file.places]
     trainer.train(Stream(chosen, packer, ready or found, file), minutes, workers)
@@ -91,7 +90,7 @@ def export(
 ) -> None:
     """Write the state of a run as a checkpoint in the published LISA layout."""
     tokenizer = vocabulary(run, [])
-    student = _student(assets, tokenizer)
+    student = _student(assets, tokenizer, len(words(photos(assets, "train"))))
     state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
     student.load_state_dict(state["student"])
     sam = sam_weights(assets / "mobile-sam/mobile_sam.safetensors")
@@ -118,8 +117,14 @@ def _scene_texts(seed: int) -> Iterator[str]:
         yield question.answer
 
 
-def _student(assets: Path, tokenizer: LisaTokenizer) -> Student:
-    student = Student(MiniShape(), tokenizer.vocab_size)
+def words(found: Sequence[Photo]) -> list[str]:
+    """All words that the vision tower learns to see in patches."""
+    names = sorted({name for photo in found for name in photo.classes})
+    return list(dict.fromkeys([*SCENE_WORDS, *names]))
+
+
+def _student(assets: Path, tokenizer: LisaTokenizer, word_count: int) -> Student:
+    student = Student(MiniShape(), tokenizer.vocab_size, word_count)
     student.load_sam(sam_weights(assets / "mobile-sam/mobile_sam.safetensors"))
     return student
 

@@ -26,8 +26,15 @@ console = Console(stderr=True)
 class Trainer:
     """One run: student, optimiser, step; `state.pt` in its folder holds all three."""
 
-    def __init__(self, settings: TrainingSettings, student: Student, folder: Path) -> None:
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        student: Student,
+        around_image: tuple[list[int], list[int]],
+        folder: Path,
+    ) -> None:
         self.settings, self.folder, self.step = settings, folder, 0
+        self.around_image = around_image
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.student = student.to(self.device)
         decoder = list(student.mask_decoder.parameters())
@@ -78,7 +85,7 @@ class Trainer:
                 seconds = round((time.monotonic() - began) / every, 3)
                 self._log({"step": self.step, "seconds_per_step": seconds, **means})
                 sums, began = {}, time.monotonic()
-            if self.step % (20 * every) == 0:
+            if self.step % (4 * every) == 0:
                 self.save()
             if time.monotonic() > deadline:
                 break
@@ -93,7 +100,7 @@ class Trainer:
             parts |= self._embedded_losses(step.embedded, step.embeddings)
         total = torch.stack([value for name, value in parts.items() if name != "iou"]).sum()
         self.optimiser.zero_grad()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.student.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         self.step += 1
@@ -117,12 +124,9 @@ class Trainer:
         return parts
 
     def _predict(self, batch: Packed) -> Prediction:
-        packer = self.packer
         with self._half():
-            return self.student(batch, packer[0], packer[1])
-
-    packer: tuple[list[int], list[int]] = ([], [])
-    """Ids before and after the image; set before training."""
+            prediction: Prediction = self.student(batch, *self.around_image)
+        return prediction
 
     def _cheap_losses(self, batch: Packed, prediction: Prediction) -> dict[str, Tensor]:
         settings = self.settings
@@ -132,6 +136,8 @@ class Trainer:
         return {
             "text": nn.functional.cross_entropy(prediction.logits, prediction.labels),
             "grid": settings.grid_weight * losses.grid_loss(prediction.grids, batch.grid),
+            "words": settings.word_weight
+            * losses.word_loss(prediction.words, batch.words, batch.known),
             "point": weight * losses.point_loss(prediction.queries, prompts, batch.point),
         }
 
@@ -159,7 +165,7 @@ class Trainer:
 
 def on_device(batch: Packed, device: torch.device) -> Packed:
     """The batch with all its tensors on a device."""
-    moved = {
+    moved: dict[str, Any] = {
         field.name: value.to(device)
         for field in fields(batch)
         if isinstance(value := getattr(batch, field.name), Tensor)

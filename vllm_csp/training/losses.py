@@ -35,6 +35,15 @@ def grid_loss(logits: Tensor, shares: Tensor) -> Tensor:
     return BCE_WEIGHT * bce + DICE_WEIGHT * dice_loss(logits.sigmoid(), shares)
 
 
+def word_loss(logits: Tensor, shares: Tensor, known: Tensor) -> Tensor:
+    """BCE of words [B, W, 16, 16] against the share of each patch where they hold.
+
+    Summed over the known words [B, W] of a patch, mean over patches.
+    """
+    bce = functional.binary_cross_entropy_with_logits(logits, shares, reduction="none")
+    return (bce * known[:, :, None, None]).sum(dim=1).mean()
+
+
 def point_loss(queries: Tensor, prompts: Tensor, points: Tensor) -> Tensor:
     """Squared distance of queries [R, 256] from the point prompts of masks that have a point."""
     known = ~points.isnan().any(dim=1)

@@ -3,7 +3,8 @@
 Image tokens come before the question, so in a causal model the rows up to `<im_end>` are the same
 for all questions: they are computed once.
 
-    prefix: <s> system USER: <im_start> 256 image rows <im_end>   segment: question ASSISTANT: answer
+    prefix:  <s> system USER: <im_start> 256 image rows <im_end>
+    segment: question ASSISTANT: answer </s>
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from vllm_csp.images import clip_crop
 from vllm_csp.models.conversation import Turn, build_prompt
 from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.training.questions import Asked, Picture
-from vllm_csp.training.targets import inner_point, on_clip_grid, on_sam_frame
+from vllm_csp.training.shape import GRID
+from vllm_csp.training.targets import Floats, inner_point, on_clip_grid, on_sam_frame
 
 NO_LABEL = -100
 
@@ -30,9 +32,11 @@ class Packed:
 
     clip_pixels uint8 [B, 224, 224, 3]; segments int [B, L - prefix] ids; labels int, same shape,
     the id that a row predicts; owner int [B, L - prefix], which question a row is of (-1: padding);
-    positions int [B, L - prefix]. Read-outs: picture int [R], row int [R] among the segments' rows;
-    grid fp32 [R, 16, 16]; frame uint8 [R, 256, 256]; point fp32 [R, 2] (nan: none); forced bool [R],
-    whether it is the last prompt row.
+    positions int [B, L - prefix].
+    Read-outs: picture int [R], row int [R] among the segments' rows, forced bool [R], whether it is
+    the last prompt row; targets grid fp32 [R, 16, 16], frame uint8 [R, 256, 256], point fp32 [R, 2]
+    (nan: none).
+    Patches: words fp32 [B, W, 16, 16], the share of a patch where a word holds; known bool [B, W].
     """
 
     clip_pixels: Tensor
@@ -46,6 +50,8 @@ class Packed:
     frame: Tensor
     point: Tensor
     forced: Tensor
+    words: Tensor
+    known: Tensor
     embeddings: tuple[str | None, ...]
 
 
@@ -57,11 +63,26 @@ class _Segment:
     seg_rows: list[int]
 
 
+@dataclass
+class _Sequence:
+    """The segments of a picture, one after the other.
+
+    places: per question its last prompt row and the rows that predict `[SEG]`.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    owner: list[int]
+    positions: list[int]
+    places: list[tuple[int, list[int]]]
+
+
 class Packer:
     """Packs pictures with one tokenizer."""
 
-    def __init__(self, tokenizer: LisaTokenizer) -> None:
+    def __init__(self, tokenizer: LisaTokenizer, words: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
+        self.words = {word: place for place, word in enumerate(words)}
         prompt = self._prompt("x")
         place = prompt.index(tokenizer.image_token_id)
         self.before_image = prompt[:place]
@@ -70,47 +91,52 @@ class Packer:
     def pack(self, pictures: Sequence[Picture]) -> Packed:
         """Pack a batch."""
         rows = [self._sequence(picture.questions) for picture in pictures]
-        length = max(len(ids) for ids, *_ in rows)
-        fields = [_padded([row[n] for row in rows], length, pad) for n, pad in _PADDING]
+        length = max(len(row.ids) for row in rows)
         readouts = [
             (number, row, forced, asked, index)
             for number, (picture, sequence) in enumerate(zip(pictures, rows, strict=True))
-            for row, forced, asked, index in _readouts(picture.questions, sequence[4])
+            for row, forced, asked, index in _readouts(picture.questions, sequence.places)
         ]
         masks = [asked.masks[index] for *_, asked, index in readouts]
         points = [inner_point(mask) for mask in masks]
         nowhere = np.full(2, np.nan, np.float32)
         crops = [clip_crop(picture.image.convert("RGB")) for picture in pictures]
         return Packed(
-            torch.from_numpy(np.stack(crops)),
-            *fields,
+            clip_pixels=torch.from_numpy(np.stack(crops)),
+            segments=_padded([row.ids for row in rows], length, 0),
+            labels=_padded([row.labels for row in rows], length, NO_LABEL),
+            owner=_padded([row.owner for row in rows], length, -1),
+            positions=_padded([row.positions for row in rows], length, 0),
             picture=torch.tensor([entry[0] for entry in readouts], dtype=torch.long),
             row=torch.tensor([entry[1] for entry in readouts], dtype=torch.long),
             grid=_stacked([on_clip_grid(mask) for mask in masks], (16, 16)),
             frame=_stacked([on_sam_frame(mask) for mask in masks], (256, 256)),
             point=_stacked([nowhere if one is None else one for one in points], (2,)),
             forced=torch.tensor([entry[2] for entry in readouts], dtype=torch.bool),
+            words=torch.from_numpy(np.stack([self._words(picture) for picture in pictures])),
+            known=torch.tensor([[w in picture.known for w in self.words] for picture in pictures]),
             embeddings=tuple(picture.embedding for picture in pictures),
         )
 
-    def _sequence(
-        self, questions: Sequence[Asked]
-    ) -> tuple[list[int], list[int], list[int], list[int], list[tuple[int, list[int]]]]:
-        """Ids, labels, owners and positions of a run of segments, and where each is read out."""
-        ids: list[int] = []
-        labels: list[int] = []
-        owners: list[int] = []
-        positions: list[int] = []
-        places = []
+    def _words(self, picture: Picture) -> Floats:
+        shares = np.zeros((len(self.words), GRID, GRID), np.float32)
+        for word, mask in picture.labels.items():
+            if word in self.words:
+                shares[self.words[word]] = on_clip_grid(mask)
+        return shares
+
+    def _sequence(self, questions: Sequence[Asked]) -> _Sequence:
+        sequence = _Sequence([], [], [], [], [])
         for number, asked in enumerate(questions):
             segment = self._segment(asked)
-            start = len(ids)
-            places.append((start + segment.prompt_length - 1, [start + r for r in segment.seg_rows]))
-            ids += segment.ids
-            labels += segment.labels
-            owners += [number] * len(segment.ids)
-            positions += range(len(segment.ids))
-        return ids, labels, owners, positions, places
+            start = len(sequence.ids)
+            seg_rows = [start + row for row in segment.seg_rows]
+            sequence.places.append((start + segment.prompt_length - 1, seg_rows))
+            sequence.ids += segment.ids
+            sequence.labels += segment.labels
+            sequence.owner += [number] * len(segment.ids)
+            sequence.positions += range(len(segment.ids))
+        return sequence
 
     def _segment(self, asked: Asked) -> _Segment:
         prompt = self._prompt(asked.text)
@@ -122,13 +148,12 @@ class Packer:
         ids = question + answer
         labels = [NO_LABEL] * (len(question) - 1) + answer + [NO_LABEL]
         seg = self.tokenizer.seg_token_id
-        return _Segment(ids, labels, len(question), [r for r, one in enumerate(labels) if one == seg])
+        return _Segment(
+            ids, labels, len(question), [r for r, one in enumerate(labels) if one == seg]
+        )
 
     def _prompt(self, text: str) -> list[int]:
         return self.tokenizer.encode_prompt(build_prompt([Turn("user", text, has_image=True)]))
-
-
-_PADDING = ((0, 0), (1, NO_LABEL), (2, -1), (3, 0))
 
 
 def _readouts(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from vllm_csp.scenes import SceneSample
+from vllm_csp.scenes.scene import COLOURS, RADII, SHAPES
 
 Mask = npt.NDArray[np.uint8]
 """1 inside, 0 outside, 255 where nobody knows."""
@@ -41,11 +44,20 @@ class Asked:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what is asked about it; `embedding` names its SAM embedding, if there is one."""
+    """A picture and what is asked about it.
+
+    `embedding` names its SAM embedding, if there is one. `labels` [H, W] tells where which word
+    holds, for all `known` words; the vision tower learns from it what a patch shows.
+    """
 
     image: Image.Image
     questions: tuple[Asked, ...]
     embedding: str | None = None
+    labels: Mapping[str, Mask] = field(default_factory=dict)
+    known: tuple[str, ...] = ()
+
+
+SCENE_WORDS = (*SHAPES, *COLOURS, *RADII)
 
 
 def ask_classes(
@@ -68,10 +80,17 @@ def ask_classes(
     return tuple(asked)
 
 
-def from_scene(sample: Any, count: int, rng: random.Random, embedding: str | None) -> Picture:
-    """The picture of a `vllm_csp.scenes.SceneSample`, with `count` of its questions."""
+def from_scene(
+    sample: SceneSample, count: int, rng: random.Random, embedding: str | None
+) -> Picture:
+    """The picture of a scene, with `count` of its questions."""
     chosen = rng.sample(sample.questions, min(count, len(sample.questions)))
     asked = [
         Asked(q.text, q.answer, tuple(mask.astype(np.uint8) for mask in q.masks)) for q in chosen
     ]
-    return Picture(sample.image, tuple(asked), embedding)
+    labels: dict[str, Mask] = {}
+    for thing, mask in zip(sample.scene.objects, sample.object_masks, strict=True):
+        for word in (thing.shape, thing.colour, thing.size):
+            before = labels.get(word, np.zeros(mask.shape, np.uint8))
+            labels[word] = np.maximum(before, mask.astype(np.uint8))
+    return Picture(sample.image, tuple(asked), embedding, labels, SCENE_WORDS)

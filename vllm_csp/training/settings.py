@@ -28,5 +28,6 @@ class TrainingSettings(BaseModel):
     clip_norm: float = 1.0
 
     grid_weight: float = Field(1.0, description="Of the masks on CLIP's grid.")
+    word_weight: float = Field(0.5, description="Of what each patch shows.")
     point_weight: float = Field(2.0, description="Of the point prompt, before decoder_from.")
     late_point_weight: float = Field(0.2, description="Of the point prompt, after it.")

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -87,7 +86,8 @@ def photo_picture(photo: Photo, count: int, rng: random.Random, embedding: str |
     masks = photo.read_masks()
     absent = [name for name in photo.classes if name not in masks]
     questions = ask_classes(masks, absent, count, rng)
-    return Picture(to_rgb(Image.open(photo.path)), questions, embedding)
+    image = to_rgb(Image.open(photo.path))
+    return Picture(image, questions, embedding, masks, photo.classes)
 
 
 def augmented(picture: Picture, rng: random.Random) -> Picture:
@@ -106,4 +106,8 @@ def augmented(picture: Picture, rng: random.Random) -> Picture:
             continue  # Cut away.
         turned = tuple(mask[:, ::-1].copy() if mirror else mask for mask in masks)
         questions.append(replace(asked, masks=turned))
-    return Picture(image, tuple(questions), None)
+    labels = {
+        name: mask[top : top + side, left : left + side][:, :: -1 if mirror else 1]
+        for name, mask in picture.labels.items()
+    }
+    return Picture(image, tuple(questions), None, labels, picture.known)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel, LlamaForCausalLM
 
 from vllm_csp.images import CLIP_MEAN, CLIP_STD
-from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
 from vllm_csp.sam.mask_decoder import MaskDecoder
 from vllm_csp.sam.prompt_encoder import PromptEncoder
+from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
 from vllm_csp.training.packing import Packed
 from vllm_csp.training.shape import GRID, MiniShape
 
@@ -25,18 +25,22 @@ QUERY_CHANNELS = MOBILE_SAM.out_channels
 
 @dataclass(frozen=True)
 class Prediction:
-    """Logits [A, vocabulary] of the rows with a label, queries [R, 256], grids [R, 16, 16]."""
+    """Logits [A, vocabulary] of the rows with a label, queries [R, 256], grids [R, 16, 16].
+
+    words [B, W, 16, 16]: which word holds in which patch.
+    """
 
     logits: Tensor
     labels: Tensor
     queries: Tensor
     grids: Tensor
+    words: Tensor
 
 
 class Student(nn.Module):
     """LISA-mini without SAM's image encoder, which stays as it is."""
 
-    def __init__(self, shape: MiniShape, vocab_size: int) -> None:
+    def __init__(self, shape: MiniShape, vocab_size: int, words: int = 0) -> None:
         super().__init__()
         self.vision_tower = CLIPVisionModel(shape.vision_config())
         self.mm_projector = nn.Linear(shape.vision_hidden_size, shape.hidden_size)
@@ -48,7 +52,9 @@ class Student(nn.Module):
         )
         self.prompt_encoder = PromptEncoder(MOBILE_SAM).requires_grad_(False)
         self.mask_decoder = MaskDecoder(MOBILE_SAM)
-        # Only of use while training: where on CLIP's grid is the query?
+        # Only of use while training: what does a patch show, and where is the query?
+        self.words_of_image = nn.Linear(shape.vision_hidden_size, words)
+        nn.init.constant_(self.words_of_image.bias, -4.0)  # Most words hold hardly anywhere.
         self.grid_of_image = nn.Linear(shape.vision_hidden_size, GRID_CHANNELS)
         self.grid_of_query = nn.Linear(QUERY_CHANNELS, GRID_CHANNELS)
 
@@ -65,7 +71,8 @@ class Student(nn.Module):
         logits = self.language_model.lm_head(hidden[labelled]).float()
         shape = (-1, GRID, GRID)
         grids = grids.view(shape) / math.sqrt(GRID_CHANNELS)
-        return Prediction(logits, batch.labels[labelled], queries, grids)
+        words = self.words_of_image(patches).float().transpose(1, 2).unflatten(2, (GRID, GRID))
+        return Prediction(logits, batch.labels[labelled], queries, grids, words)
 
     def _decode(
         self, batch: Packed, image_rows: Tensor, before: list[int], after: list[int]
@@ -73,7 +80,9 @@ class Student(nn.Module):
         """Final-norm hidden states of the segments' rows."""
         table = self.language_model.model.embed_tokens
         device, size = image_rows.device, len(image_rows)
-        text = [table(torch.tensor(ids, device=device)).expand(size, -1, -1) for ids in (before, after)]
+        text = [
+            table(torch.tensor(ids, device=device)).expand(size, -1, -1) for ids in (before, after)
+        ]
         rows = torch.cat([text[0], image_rows, text[1], table(batch.segments)], dim=1)
         prefix = rows.shape[1] - batch.segments.shape[1]
         start = torch.arange(prefix, device=device).expand(size, -1)
@@ -110,7 +119,8 @@ class Student(nn.Module):
         matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.float()
         phase = 2 * math.pi * ((2 * points - 1) @ matrix)
         encoded = torch.cat((phase.sin(), phase.cos()), dim=-1)
-        return encoded + self.prompt_encoder.point_embeddings[1].weight.float()
+        foreground = self.prompt_encoder.get_parameter("point_embeddings.1.weight")
+        return encoded + foreground.float()
 
 
 def normalised(pixels: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ def on_sam_frame(mask: Mask) -> Mask:
     height, width = (
         side * LOGITS // _SAM_SIDE for side in sam_input_size((mask.shape[0], mask.shape[1]))
     )
-    resized = Image.fromarray(mask).resize((max(1, width), max(1, height)), Image.Resampling.NEAREST)
+    resized = Image.fromarray(mask).resize(
+        (max(1, width), max(1, height)), Image.Resampling.NEAREST
+    )
     frame = np.full((LOGITS, LOGITS), IGNORE, np.uint8)
     frame[: resized.height, : resized.width] = np.asarray(resized)
     return frame
