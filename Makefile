@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP := $(VENV)/.setup-$(ENGINE)
 
-.PHONY: setup demo test test-slow test-gpu lint clean
+.PHONY: setup demo test test-slow test-gpu lint fiftyone clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -34,5 +34,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# For one test: FiftyOne and vLLM want other versions of the same packages.
+fiftyone: $(VENV)-fiftyone/.setup
+$(VENV)-fiftyone/.setup:
+	test -x $(VENV)-fiftyone/bin/python || $(PYTHON) -m venv $(VENV)-fiftyone
+	$(VENV)-fiftyone/bin/python -m pip install --quiet httpx pycocotools pydantic fiftyone
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-fiftyone build dist *.egg-info

@@ -9,7 +9,7 @@ export function panels(segmentation, bitmap) {
     const figure = document.createElement("figure");
     const caption = document.createElement("figcaption");
     caption.textContent =
-      `layers ${first}–${end - 1}: ${kept.length} of ${segmentation.visual_tokens}`;
+      `layers ${first}-${end - 1}: ${kept.length} of ${segmentation.visual_tokens}`;
     figure.append(panel(kept, segmentation.visual_tokens, bitmap), caption);
     return figure;
   });

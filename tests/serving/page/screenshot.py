@@ -1,0 +1,33 @@
+"""Makes the picture of the page in the README.
+
+python -m tests.serving.page.screenshot http://localhost:8000 PHOTO docs/pictures/page.png [KEY]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.serving.page.browser import browser
+
+QUESTION = "What is the cup in this image? Please output segmentation mask."
+MORE = ("What is the small metal spoon on the right side in this image?", "Where is the saucer?")
+
+
+def main(url: str, photo: str, output: str, key: str = "") -> None:
+    """Ask two times, take the picture."""
+    with tempfile.TemporaryDirectory() as profile, browser(url, Path(profile)) as page:
+        page.driver.set_window_size(1280, 1090)
+        page.load(key)
+        page.choose(Path(photo).resolve())
+        page.ask(QUESTION)
+        page.ask(*MORE, mode="force")
+        for box in page.all(".mask input")[:2]:
+            box.click()
+        page.run("document.activeElement.blur()")
+        page.driver.save_screenshot(output)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
