@@ -17,22 +17,14 @@ if TYPE_CHECKING:
 def schedule_of(settings: CspConfig, config: LisaConfig) -> Schedule:
     """The schedule of a policy for a model's layers and image tokens.
 
-    Raises `ValueError` for knobs that do not fit the model or that the engine cannot follow.
+    Raises `ValueError` for knobs that do not fit the model.
     """
-    schedule = policy(
+    return policy(
         settings.policy,
         config.text_config.num_hidden_layers,
         config.num_image_tokens,
         **settings.knobs,
     )
-    for index in range(len(schedule.stages)):
-        score = schedule.score(index)
-        if score is not None and score.row in ("seg", "mean"):
-            raise ValueError(
-                f"score row {score.row!r} is the row of a [SEG] that is not written yet when the "
-                "prompt is prefilled; use 'readout' (the row that predicts [SEG]) or 'last'"
-            )
-    return schedule
 
 
 # What only the vision side can measure, and measures when the engine's own policy asks for it.

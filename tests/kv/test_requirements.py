@@ -81,12 +81,6 @@ def test_dense_runs_with_it(folder: Callable[[int], Path], name: str) -> None:
     assert config.model_config.max_model_len == 1024
 
 
-@pytest.mark.parametrize("row", ["seg", "mean"])
-def test_score_rows_that_do_not_exist_yet(folder: Callable[[int], Path], row: str) -> None:
-    with pytest.raises(ValueError, match=r"not written yet .* use 'readout'"):
-        engine_config(folder(8), {"policy": "csp", "score": {"row": row}})
-
-
 @pytest.mark.parametrize(
     ("csp", "words"),
     [

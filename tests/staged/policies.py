@@ -40,7 +40,7 @@ def _csp(name: str, rule: str = "grid", many: int = 64, few: int = 16, **knobs: 
     stages = (
         Stage(0, 2, rule, many),
         Stage(2, 4, "all", ALL),
-        Stage(4, 8, "attention", few),
+        Stage(4, 8, "attention", few, **knobs.get("score", {})),
     )
     return _case(name, {"policy": "csp", **knobs}, *stages, **scatter)
 
@@ -71,6 +71,8 @@ CASES = [
     _csp("csp-copy", scatter="copy"),
     _csp("csp-offset-along-the-sequence", scatter="offset", representative="index"),
     _csp("csp-odd-grid", many=50, few=16, cluster_tokens=50),
+    _csp("csp-by-seg", score={"row": "seg"}),
+    _csp("csp-by-both", scatter="offset", score={"row": "mean", "layers": 2, "rope": False}),
     FASTV,
     _case(
         "feather",

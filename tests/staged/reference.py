@@ -25,6 +25,7 @@ from tests.staged import selection
 from tests.staged.selection import TOKENS
 from vllm_csp.images import clip_crop
 
+SEG_TOKEN = 32003
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -33,8 +34,9 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 class Stage:
     """Layers first..last - 1 on `count` image tokens chosen by `rule`.
 
-    Options of the rules "attention" and "feather": softmax ("all_keys", "image_keys"), rope, and
-    how many layers before the stage are averaged.
+    Options of the rules "attention" and "feather": the row that scores ("readout", the last one of
+    the prompt; "seg", a [SEG] fed behind it; "mean", both), softmax ("all_keys", "image_keys"),
+    rope, and how many layers before the stage are averaged.
     """
 
     first: int
@@ -45,6 +47,7 @@ class Stage:
     rope: bool = True
     layers: int = 1
     merge: bool = False
+    row: str = "readout"
 
     @property
     def by_score(self) -> bool:
@@ -95,7 +98,7 @@ class Trace:
 
     kept: image tokens of each stage. entering: per stage, positions of its rows and the residual
     stream [rows, D] before its first layer. final: states after the last norm of the last stage's
-    rows. logits: of the last row. scores: what stages were chosen by (token -> score).
+    rows. logits: of the last row. scores: what stages were chosen by (token -> score), if here.
     """
 
     kept: list[list[int]] = field(default_factory=list)
@@ -192,6 +195,9 @@ class Model:
     ) -> Trace:
         """One pass; `kept` fixes the sets that an earlier pass over the prompt chose."""
         assert kept is not None or not generated, "sets are chosen from the prompt alone"
+        if kept is None and any(stage.row != "readout" for stage in plan.stages):
+            # The forced answer: nothing before [SEG] sees it.
+            kept = _Pass(self, prompt, plan, [*prompt.ids, SEG_TOKEN], None).trace.kept
         run = _Pass(self, prompt, plan, [*prompt.ids, *generated], kept)
         return run.trace
 
@@ -272,6 +278,7 @@ class _Pass:
         kept: Sequence[list[int]] | None,
     ) -> None:
         self.model, self.prompt, self.plan = model, prompt, plan
+        self.chooses = prompt.image is not None and kept is None
         self.length = len(ids)
         self.stream = model.embed(ids)
         if prompt.image is not None:
@@ -321,17 +328,23 @@ class _Pass:
         return scores
 
     def _scored(self, index: int, layer: int) -> bool:
-        if self.prompt.image is None or index >= len(self.plan.stages):
+        if not self.chooses or index >= len(self.plan.stages):
             return False
         stage = self.plan.stages[index]
         return stage.by_score and stage.first - stage.layers <= layer
 
     def _score(self, index: int, rows: list[int], heads: _Heads) -> dict[int, float]:
-        """Head mean of the last prompt row's attention to the image tokens of a stage."""
-        stage, model = self.plan.stages[index + 1], self.model
-        last = rows.index(len(self.prompt) - 1)
+        """Mean over heads and rows of the attention to the image tokens of a stage."""
+        stage, end = self.plan.stages[index + 1], len(self.prompt)
+        behind = {"readout": [end - 1], "seg": [end], "mean": [end - 1, end]}[stage.row]
         columns = [rows.index(self._image_row(token)) for token in self.trace.kept[index]]
-        total = torch.zeros(len(columns))
+        each = [self._attention(stage, heads, rows.index(row), columns) for row in behind]
+        mean = sum(each, torch.zeros(len(columns))) / len(each)
+        return dict(zip(self.trace.kept[index], mean.tolist(), strict=True))
+
+    def _attention(self, stage: Stage, heads: _Heads, last: int, columns: list[int]) -> Tensor:
+        """Head mean of one row's attention to some of those that it sees."""
+        model, total = self.model, torch.zeros(len(columns))
         for head in range(model.heads):
             shared = head * model.kv_heads // model.heads
             query = heads.turned_query if stage.rope else heads.query
@@ -341,8 +354,7 @@ class _Pass:
                 total += logits[columns].softmax(0)
             else:
                 total += logits.softmax(0)[columns]
-        mean = total / model.heads
-        return dict(zip(self.trace.kept[index], mean.tolist(), strict=True))
+        return total / model.heads
 
     def _choose(self, index: int, scores: Mapping[int, float]) -> list[int]:
         stage = self.plan.stages[index]

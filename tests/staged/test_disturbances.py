@@ -10,15 +10,16 @@ import pytest
 
 from tests.staged.compare import TOLERANCE, differences, replay
 from tests.staged.engine import Engine, running
-from tests.staged.policies import CASES, CSP, DENSE, FASTV, Case
+from tests.staged.policies import CASES, CSP, DENSE, Case
 from tests.staged.prompts import image_prompt, mixed_prompts, text_prompt
 from tests.staged.reference import Model, Plan, Prompt, Stage
 from vllm_csp.tokens import policy
+from vllm_csp.tokens.accounting import kv_blocks
 
 RANDOM = next(case for case in CASES if case.name == "csp-random")
-# Blocks of 32 slots in which two requests of 306 tokens can start and not end 40 tokens later:
-# 20 blocks grow to 24 each, with FastV's larger sets 28 to 32 (one block is vLLM's own).
-TINY = [(CSP, 46), (RANDOM, 46), (FASTV, 61)]
+# One of each kind; all others are preempted in the slow tests.
+PREEMPTED = {"csp-65", "csp-random", "csp-by-both", "fastv", "feather", "prumerge+", "resprune"}
+BLOCK = 32
 
 
 def assert_undisturbed(
@@ -34,19 +35,40 @@ def assert_undisturbed(
         assert noted.tokens == model.greedy(prompt, plan, len(noted.tokens))[0]
 
 
-@pytest.mark.parametrize(("case", "blocks"), TINY, ids=str)
-def test_preemption(checkpoint: Path, model: Model, case: Case, blocks: int) -> None:
+def tiny_cache(csp: dict[str, Any]) -> int:
+    """Blocks in which two requests of 306 tokens can start and not end 40 tokens later."""
+    knobs = {key: value for key, value in csp.items() if key != "policy"}
+    schedule = policy(csp["policy"], 8, **knobs)
+    start, end = (sum(kv_blocks(schedule, tokens, BLOCK)) for tokens in (306, 346))
+    # One block is vLLM's own.
+    blocks = 2 * end
+    assert 2 * start < blocks - 1 < 2 * end
+    return blocks
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if case.name in PREEMPTED else pytest.mark.slow, id=case.name)
+        for case in CASES
+    ],
+)
+def test_preemption(checkpoint: Path, model: Model, case: Case) -> None:
     """A cache for two requests and a bit, five that grow: some start over with what they wrote."""
     prompts = [
         *(image_prompt(20 + i, before=10 + 4 * i, after=40 - 5 * i) for i in range(4)),
         text_prompt(30, length=70),
     ]
+    blocks = tiny_cache(case.csp)
     tiny = {"num_gpu_blocks_override": blocks, "max_model_len": 352}
     with running(checkpoint, case.csp, case.first_layers, **tiny) as engine:
         names = [engine.add(prompt, max_tokens=40)[0] for prompt in prompts]
         engine.finish()
-        resumed = [name for name in names if len(engine.noted[name].kept) > 1]
-        assert set(resumed) <= set(engine.preempted)
+        resumed = [
+            name
+            for name, prompt in zip(names, prompts, strict=True)
+            if prompt.image is not None and name in engine.preempted
+        ]
         assert resumed, "nothing with an image was preempted"
         for name in resumed:
             prefills = [len(rows) for rows, _ in engine.noted[name].entering[0] if rows[0] == 0]
@@ -56,6 +78,24 @@ def test_preemption(checkpoint: Path, model: Model, case: Case, blocks: int) -> 
             assert_undisturbed(engine, model, case.plan, prompt, name, greedy=name in resumed)
         assert engine.leftovers() == {"requests": 0, "dropped": 0, "tables": 0}
         assert engine.pool.get_num_free_blocks() == blocks - 1
+
+
+@pytest.mark.parametrize(("step", "order"), [(90, 1), (300, -1)])
+def test_dense_in_chunks(
+    checkpoint: Path, model: Model, step: int, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts split anywhere, also inside a picture, as on GPUs; stages take them whole."""
+    monkeypatch.setattr("vllm_csp.models.hook.spare_cpu_generators", lambda vllm_config: None)
+    prompts = mixed_prompts()[::order]
+    options = {"max_num_batched_tokens": step}
+    with running(checkpoint, DENSE.csp, DENSE.first_layers, **options) as engine:
+        names = [engine.add(prompt)[0] for prompt in prompts]
+        engine.finish()
+        for name, prompt in zip(names, prompts, strict=True):
+            assert_undisturbed(engine, model, DENSE.plan, prompt, name)
+        chunks = [len(rows) for name in names for rows, _ in engine.noted[name].final]
+        assert max(chunks) <= step
+        assert sum(1 < chunk < 256 for chunk in chunks) > len(prompts), "pictures were split"
 
 
 def test_aborts_midway(checkpoint: Path, model: Model) -> None:
@@ -113,7 +153,7 @@ def test_crowds_of_pictures(
 
 
 def test_requests_choose_within_the_layout(checkpoint: Path, model: Model) -> None:
-    """One batch, five ways to choose as many tokens in the same layers."""
+    """One batch, six ways to choose as many tokens in the same layers."""
 
     def plan(rule: str, scatter: str = "embedding", **score: Any) -> Plan:
         stages = (
@@ -132,6 +172,7 @@ def test_requests_choose_within_the_layout(checkpoint: Path, model: Model) -> No
             {"cluster": "cls", "scatter": "copy", "score": {"softmax": "image_keys"}},
             plan("cls", "copy", softmax="image_keys"),
         ),
+        ({"cluster": "grid", "score": {"row": "seg"}}, plan("grid", row="seg")),
     ]
     with running(checkpoint, {"policy": "csp", "cluster": "cls"}, CSP.first_layers) as engine:
         names, prompts = [], []

@@ -111,6 +111,7 @@ WRONG = {
     ),
     "other-scatter": Plan(CSP.plan.stages, scatter="offset"),
     "unpruned": Plan((*CSP.plan.stages[:2], Stage(4, 8, "all", 256))),
+    "seg-score": Plan((*CSP.plan.stages[:2], Stage(4, 8, "attention", 16, row="seg"))),
     "rope-free-score": Plan((*CSP.plan.stages[:2], Stage(4, 8, "attention", 16, rope=False))),
 }
 

@@ -250,6 +250,29 @@ def test_a_given_score_position_is_used() -> None:
     assert plan.stages[-1].score_rows(moved).query.tolist() == [21 - N + 4]
 
 
+def test_rows_behind_the_score_rows_see_them_and_themselves() -> None:
+    """A [SEG] behind each prompt, at the end of the stage's rows."""
+    keys = torch.randn(43, 2, 8, generator=torch.Generator().manual_seed(0))
+    batch = Batch(*np.array([[0, 0], [22, 19], [20, 19], [2, 1], [N, N]]))
+    plan = TokenPlan.build(batch, schedule([N], question=True))
+    stage = plan.stages[0]
+    rows = stage.score_rows(batch)
+    behind = rows.followed(stage.num_rows)
+    assert behind.query.tolist() == [41, 42]
+    found = readout_attention_scores(
+        keys[torch.from_numpy(behind.query)],
+        keys[torch.from_numpy(behind.keys)],
+        torch.from_numpy(behind.key_mask),
+        torch.from_numpy(behind.image_columns),
+    )
+    # Of the first request only the prompt's 20 rows, not the 2 that it has generated.
+    for request, (first, last, image) in enumerate([(0, 20, 2), (22, 41, 1)]):
+        seen = torch.cat((keys[first:last], keys[41 + request][None]))
+        logits = torch.einsum("hd,shd->hs", keys[41 + request], seen) / 8**0.5
+        expected = logits.softmax(1).mean(0)[image : image + N]
+        torch.testing.assert_close(found[request], expected)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_nothing_waits_for_the_device() -> None:

@@ -1,6 +1,8 @@
-"""Scores image tokens by one row's attention, beside the fused kernel."""
+"""Scores image tokens by single rows' attention, beside the fused kernel."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,29 +16,39 @@ from vllm_csp.tokens.selectors import ScoreSpec, readout_attention_scores
 
 
 class RowScorer:
-    """Scores image tokens by one row's attention, in the layers it is attached to.
+    """Scores image tokens by rows' attention, in the layers it is attached to.
 
-    `scores` [P, image tokens of the stage] is the sum over those layers.
+    `scores` [P, image tokens of the stage] is the sum over those layers; of the mean, if each image
+    has several rows.
     """
 
-    def __init__(self, rows: ScoreRows, spec: ScoreSpec, device: torch.device) -> None:
+    def __init__(self, rows: Sequence[ScoreRows], spec: ScoreSpec, device: torch.device) -> None:
         self.spec = spec
         self.scores: Tensor | None = None
-        self._query = on_device(rows.query, device)
-        self._keys = on_device(rows.keys, device)
-        self._key_mask = on_device(rows.key_mask, device)
-        self._image_columns = on_device(rows.image_columns, device)
+        self._rows = [
+            (
+                on_device(one.query, device),
+                on_device(one.keys, device),
+                on_device(one.key_mask, device),
+                on_device(one.image_columns, device),
+            )
+            for one in rows
+        ]
 
     def __call__(self, query: Tensor, key: Tensor, scale: float) -> None:
         """query [T, H, d], key [T, Hkv, d] of this rank's heads."""
-        scores = readout_attention_scores(
-            query[self._query],
-            key[self._keys],
-            self._key_mask,
-            self._image_columns,
-            scale=scale,
-            softmax=self.spec.softmax,
-        )
+        each = [
+            readout_attention_scores(
+                query[row],
+                key[keys],
+                key_mask,
+                image_columns,
+                scale=scale,
+                softmax=self.spec.softmax,
+            )
+            for row, keys, key_mask, image_columns in self._rows
+        ]
+        scores = torch.stack(each).mean(dim=0)
         if (ranks := get_tensor_model_parallel_world_size()) > 1:
             scores = tensor_model_parallel_all_reduce(scores) / ranks
         self.scores = scores if self.scores is None else self.scores + scores

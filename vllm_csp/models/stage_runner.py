@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from vllm_csp.kv.tracker import BatchTracker
 from vllm_csp.models.row_scorer import RowScorer
+from vllm_csp.models.seg_probe import SegProbe
 from vllm_csp.models.vision_probe import ImageExtras
 from vllm_csp.tokens import Schedule, TokenPlan
-from vllm_csp.tokens.plan import on_device
+from vllm_csp.tokens.plan import ScoreRows, on_device
 from vllm_csp.tokens.scatter import reactivate
 from vllm_csp.tokens.selectors import Need, ScoreSpec, SelectionInputs, spread_scores
 
@@ -34,12 +35,20 @@ class StageRunner:
         self.selected: list[Tensor] = []
 
     def run(
-        self, layers: Sequence[nn.Module], norm: nn.Module, positions: Tensor, x: Tensor
+        self,
+        layers: Sequence[nn.Module],
+        norm: nn.Module,
+        positions: Tensor,
+        x: Tensor,
+        embed_seg: Callable[[int], Tensor],
     ) -> Tensor:
-        """Final-norm hidden states [T, D] of a step; x [T, D] are its input embeddings."""
+        """Final-norm hidden states [T, D] of a step.
+
+        x [T, D] are its input embeddings; embed_seg gives as many of [SEG] as it is told.
+        """
         plan = self.tracker.current_plan
         if len(plan.image_requests) > 0:
-            step = _Step(self, plan, positions, x)
+            step = _Step(self, plan, positions, x, embed_seg)
             hidden = step.run(layers, norm)
             self.selected = step.selected
             return hidden
@@ -74,7 +83,12 @@ class _Step:
     """
 
     def __init__(
-        self, runner: StageRunner, plan: TokenPlan, positions: Tensor, embeds: Tensor
+        self,
+        runner: StageRunner,
+        plan: TokenPlan,
+        positions: Tensor,
+        embeds: Tensor,
+        embed_seg: Callable[[int], Tensor],
     ) -> None:
         self.runner = runner
         self.schedule = runner.schedule
@@ -86,6 +100,11 @@ class _Step:
         self.stream = self.embeds.clone()
         self.selected: list[Tensor] = []
         self.groups = self._groups()
+        self.last_probed = max(_last_probed(group.schedule) for group in self.groups)
+        if self.last_probed >= 0:
+            behind = plan.batch.scored_at[plan.image_requests] + 1
+            self.probe_positions = on_device(behind, embeds.device)
+            self.probes = embed_seg(len(behind))
 
     def run(self, layers: Sequence[nn.Module], norm: nn.Module) -> Tensor:
         """Hidden states [T, D]; rows that the last stage leaves out are zero."""
@@ -119,21 +138,34 @@ class _Step:
             x, positions = self.stream, self.positions
         else:
             x, positions = self.stream[rows], self.positions[rows]
+        count, probe = len(x), None
+        if index <= self.last_probed:
+            probe = SegProbe(self._score_rows(index)["seg"][0], x.device)
+            x = torch.cat((x, self.probes))
+            positions = torch.cat((positions, self.probe_positions))
         residual: Tensor | None = None
         for left, layer in zip(range(len(layers), 0, -1), layers, strict=True):
-            with _attached(layer, [one for one in scorers if one.spec.layers >= left]):
+            with _attached(layer, [one for one in scorers if one.spec.layers >= left], probe):
                 x, residual = layer(positions, x, residual)
         assert residual is not None
-        return x, residual
+        if probe is not None:
+            self.probes = x[count:] + residual[count:]
+        return x[:count], residual[:count]
 
     def _scorers(self, index: int) -> dict[ScoreSpec, RowScorer]:
         """What stage `index` is chosen by, one scorer per kind of score."""
         specs = {group.schedule.score(index) for group in self.groups} - {None}
         if not specs:
             return {}
-        rows = self.plan.stages[index - 1].score_rows(self.plan.batch)
-        device = self.stream.device
-        return {spec: RowScorer(rows, spec, device) for spec in specs if spec is not None}
+        rows, device = self._score_rows(index - 1), self.stream.device
+        return {spec: RowScorer(rows[spec.row], spec, device) for spec in specs if spec is not None}
+
+    def _score_rows(self, index: int) -> dict[str, list[ScoreRows]]:
+        """Rows of stage `index` to score by, for each kind of score row."""
+        stage = self.plan.stages[index]
+        readout = stage.score_rows(self.plan.batch)
+        seg = readout.followed(stage.num_rows)
+        return {"readout": [readout], "last": [readout], "seg": [seg], "mean": [readout, seg]}
 
     def _choose(self, index: int, scorers: Mapping[ScoreSpec, RowScorer]) -> None:
         """Select the tokens of stage `index`, and make those that come back ready."""
@@ -207,15 +239,21 @@ class _Step:
         )
 
 
+def _last_probed(schedule: Schedule) -> int:
+    """The last stage that [SEG] rows run in: the one before the last they choose for, else -1."""
+    scores = (schedule.score(index) for index in range(len(schedule.stages)))
+    return max((i for i, score in enumerate(scores) if score and score.needs_seg), default=0) - 1
+
+
 def _of(group: _Group, values: Tensor | None) -> Tensor | None:
     return None if values is None else values[group.index]
 
 
 @contextmanager
-def _attached(layer: Any, scorers: list[RowScorer]) -> Iterator[None]:
-    """The layer's attention with scorers for the time of a call."""
-    layer.self_attn.scorers = scorers
+def _attached(layer: Any, scorers: list[RowScorer], probe: SegProbe | None) -> Iterator[None]:
+    """The layer's attention with scorers and [SEG] rows for the time of a call."""
+    layer.self_attn.scorers, layer.self_attn.probe = scorers, probe
     try:
         yield
     finally:
-        layer.self_attn.scorers = ()
+        layer.self_attn.scorers, layer.self_attn.probe = (), None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 from vllm.compilation.decorators import ignore_torch_compile
@@ -25,15 +26,21 @@ from vllm.model_executor.models.utils import extract_layer_index
 
 from vllm_csp.kv.attention import StagedAttention
 from vllm_csp.models.row_scorer import RowScorer
+from vllm_csp.models.seg_probe import SegProbe
 from vllm_csp.models.stage_runner import StageRunner
+from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.schedules import staged_schedule
 
 
 class StagedLlamaAttention(LlamaAttention):
-    """Llama attention whose KV cache belongs to its layer's stage, and scorers if needed."""
+    """Llama attention whose KV cache belongs to its layer's stage.
+
+    For a call it may have scorers, and [SEG] rows behind the batch's own.
+    """
 
     attn: StagedAttention
     scorers: Sequence[RowScorer] = ()
+    probe: SegProbe | None = None
 
     def __init__(
         self,
@@ -74,8 +81,20 @@ class StagedLlamaAttention(LlamaAttention):
         self._score(query, key, rope=False)
         query, key = self.rotary_emb(positions, query, key)
         self._score(query, key, rope=True)
-        output, _ = self.o_proj(self.attn(query, key, value))
+        output, _ = self.o_proj(self._attend(query, key, value))
         return output
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if self.probe is None:
+            return self.attn(query, key, value)
+        rows = len(query) - self.probe.num_probes
+        probed = self.probe.attend(
+            query[rows:].view(-1, self.num_heads, self.head_dim),
+            key.view(-1, self.num_kv_heads, self.head_dim),
+            value.reshape(-1, self.num_kv_heads, self.head_dim),
+            self.scaling,
+        )
+        return torch.cat((self.attn(query[:rows], key[:rows], value[:rows]), probed))
 
     def _score(self, query: Tensor, key: Tensor, *, rope: bool) -> None:
         for scorer in self.scorers:
@@ -104,6 +123,12 @@ class StagedLlamaModel(LlamaModel):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix, layer_type=StagedLlamaDecoderLayer)
+        model = vllm_config.model_config
+        self._seg_token_id = LisaTokenizer.from_pretrained(
+            model.tokenizer,
+            revision=model.tokenizer_revision,
+            download_dir=vllm_config.load_config.download_dir,
+        ).seg_token_id
 
     def forward(
         self,
@@ -123,7 +148,11 @@ class StagedLlamaModel(LlamaModel):
             return super().forward(input_ids, positions, None, embeds)
         slots = self.runner.tracker.slot_mappings
         context.slot_mapping = {**context.slot_mapping, **slots}
-        return self.runner.run(self.layers, self.norm, positions, embeds)
+        return self.runner.run(self.layers, self.norm, positions, embeds, self._embed_seg)
+
+    def _embed_seg(self, count: int) -> Tensor:
+        ids = torch.full((count,), self._seg_token_id, device=self.norm.weight.device)
+        return self.embed_input_ids(ids)
 
 
 class StagedLlamaForCausalLM(LlamaForCausalLM):

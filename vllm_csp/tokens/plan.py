@@ -38,6 +38,20 @@ class ScoreRows:
     key_mask: NDArray[np.bool_]
     image_columns: IntArray
 
+    def followed(self, num_rows: int) -> ScoreRows:
+        """The same for a row right behind each query row, which sees what that one sees and itself.
+
+        They are rows num_rows..num_rows + P - 1, behind the stage's own ``num_rows``.
+        """
+        query = num_rows + np.arange(len(self.query))
+        itself = np.ones((len(query), 1), dtype=np.bool_)
+        return ScoreRows(
+            query=query,
+            keys=np.hstack((self.keys, query[:, None])),
+            key_mask=np.hstack((self.key_mask, itself)),
+            image_columns=self.image_columns,
+        )
+
 
 @dataclass(frozen=True)
 class StagePlan:

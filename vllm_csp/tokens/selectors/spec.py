@@ -15,9 +15,9 @@ from vllm_csp.tokens.selectors.inputs import Need, SelectionError, SelectionInpu
 class ScoreSpec(BaseModel):
     """Which attention a stage is scored by.
 
-    row: "readout" is the row that predicts [SEG] (the last prompt row, or the row before a [SEG]
-        that is already in the prompt), "last" the last prompt row, "seg" the [SEG] row in the
-        prompt, "mean" the mean of "readout" and "seg".
+    row: "readout" is the row that predicts [SEG] and "last" the last one of the prompt, which are
+        the same; "seg" a [SEG] right behind the prompt, as a forced answer has it; "mean" the mean
+        of "readout" and "seg".
     softmax: over all keys of the request, or over the image keys only.
     rope: False scores queries and keys before the rotary embedding (FEATHER, arXiv 2412.13180).
     layers: how many layers before the stage are averaged.
@@ -29,6 +29,11 @@ class ScoreSpec(BaseModel):
     softmax: Literal["all_keys", "image_keys"] = "all_keys"
     rope: bool = True
     layers: int = Field(default=1, ge=1)
+
+    @property
+    def needs_seg(self) -> bool:
+        """Whether a [SEG] row must be run behind the prompt."""
+        return self.row in ("seg", "mean")
 
 
 class SelectorSpec(BaseModel, ABC):
