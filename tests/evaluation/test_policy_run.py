@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from vllm_csp.evaluation.engine import plan_hosts
 from vllm_csp.evaluation.policy_run import PolicyRun, engine_section, read_policy_runs
 from vllm_csp.tokens import policy
 
@@ -103,3 +104,14 @@ def test_two_policies_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('{"policy": "csp"}')
     with pytest.raises(ValueError, match="JSON list"):
         read_policy_runs([], tmp_path / "p.json")
+
+
+@pytest.mark.parametrize(("layers", "tokens"), SIZES[:2])
+def test_the_standard_sweep_fits_small_and_large_decoders(layers: int, tokens: int) -> None:
+    """Budgets of one group differ by at most one token of the mean in a hundred."""
+    runs = read_policy_runs([], Path(__file__).parents[2] / "benchmarks" / "ranking.json")
+    for run in runs:
+        schedule = run.schedule(layers, tokens)
+        if run.mean is not None:
+            assert schedule.mean_visual_tokens_per_layer == pytest.approx(run.mean, rel=0.01)
+    assert len(plan_hosts(runs, (layers, tokens), share=True)) <= 25

@@ -48,8 +48,8 @@ class Evaluation:
     pace: Pace = field(default_factory=Pace)
 
 
-def run_evaluation(evaluation: Evaluation, console: Console) -> list[Row]:
-    """Ask, score, write the report into `evaluation.output`, show it; gives the policy rows.
+def run_evaluation(evaluation: Evaluation, console: Console) -> list[PolicyResult]:
+    """Ask, score, write the report into `evaluation.output`, show it.
 
     Raises: ValueError for what cannot be evaluated, RuntimeError when an engine does not start,
     `ServerError` or `httpx.HTTPError` from a server.
@@ -68,13 +68,12 @@ def run_evaluation(evaluation: Evaluation, console: Console) -> list[Row]:
     rows = write(results)
     console.print(comparison_table(rows))
     _plot(evaluation, rows, console)
-    skipped = results[0].skipped
-    if skipped:
+    if results[0].skipped:
         console.print(
-            f"{skipped} questions with no target or several were left out: mode force asks for "
-            "one mask. --mode generate asks them too."
+            f"{results[0].skipped} questions with no target or several were left out: mode force "
+            "asks for one mask. --mode generate asks them too."
         )
-    return rows
+    return results
 
 
 def _ask_engines(evaluation: Evaluation, progress: TerminalProgress) -> list[PolicyResult]:

@@ -61,7 +61,7 @@ class PolicyResult:
 
     skipped: questions that the mode cannot ask. seconds: spent asking, without start-up, reading
     and scoring; None when other policies were asked in between and shared the encoders' work.
-    costs: means over the questions, by name.
+    costs: means over the questions, by name. image_scale: as in `PolicyRun`.
     """
 
     name: str
@@ -70,6 +70,7 @@ class PolicyResult:
     skipped: int = 0
     seconds: float | None = 0.0
     costs: dict[str, float] = field(default_factory=dict)
+    image_scale: float = 1.0
 
     @property
     def scores(self) -> Scores:

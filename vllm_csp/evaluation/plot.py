@@ -20,8 +20,9 @@ def can_plot() -> bool:
 def plot_budget(file: Path, rows: Sequence[dict[str, Any]], title: str = "") -> None:
     """gIoU with its interval against mean visual tokens per layer, a point for each policy row.
 
-    Points are named by the row's `policy`, coloured by the first word of it. Raises: ImportError
-    without matplotlib.
+    Points are coloured by the first word of the row's `policy`. A run on shrunk photos stands at
+    the tokens that photos of that size would have, although it computed on all of them. Raises:
+    ImportError without matplotlib.
     """
     import matplotlib as mpl
 
@@ -33,7 +34,7 @@ def plot_budget(file: Path, rows: Sequence[dict[str, Any]], title: str = "") -> 
     for number, family in enumerate(families):
         mine = [row for row in rows if _family(row) == family and "mean_visual_tokens" in row]
         axes.errorbar(
-            [row["mean_visual_tokens"] for row in mine],
+            [row["mean_visual_tokens"] * row["image_scale"] ** 2 for row in mine],
             [row["giou"] for row in mine],
             yerr=[
                 [max(0.0, row["giou"] - (row["giou_low"] or row["giou"])) for row in mine],

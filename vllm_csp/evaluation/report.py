@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vllm_csp.evaluation.bootstrap import RESAMPLES, Bootstrap
+from vllm_csp.evaluation.bootstrap import RESAMPLES, Bootstrap, Interval
 from vllm_csp.evaluation.outcome import PolicyResult
 
 Row = dict[str, Any]
@@ -19,11 +19,25 @@ def policy_rows(results: Sequence[PolicyResult], resamples: int = RESAMPLES) -> 
 
     Raises: ValueError when the policies did not answer the same questions.
     """
-    images, ious = zip(*(_masks(result) for result in results), strict=True)
-    if any(one != images[0] for one in images):
-        raise ValueError("the policies answered different questions: run them again together")
-    draws = Bootstrap([image for image, _ in images[0]], resamples) if images[0] else None
-    return [_row(result, mine, ious[0], draws) for result, mine in zip(results, ious, strict=True)]
+    return [_row(result, results[0], resamples) for result in results]
+
+
+def gain(
+    result: PolicyResult, baseline: PolicyResult, resamples: int = RESAMPLES
+) -> tuple[float, Interval]:
+    """How much higher the gIoU of `result` is, and the interval of that, over the same masks.
+
+    Raises: ValueError when they did not answer the same questions.
+    """
+    names, ious = _masks(result)
+    same, base = _masks(baseline)
+    if names != same:
+        raise ValueError(
+            f"{result.name} and {baseline.name} answered different questions: run them again"
+        )
+    draws = Bootstrap([image for image, _ in names], resamples)
+    difference = result.scores.total.giou - baseline.scores.total.giou
+    return difference, draws.difference(ious, base)
 
 
 def kind_rows(results: Sequence[PolicyResult]) -> list[Row]:
@@ -79,22 +93,16 @@ def _masks(result: PolicyResult) -> tuple[list[tuple[str, str]], list[float]]:
     return names, ious
 
 
-def _row(
-    result: PolicyResult, ious: list[float], baseline: list[float], draws: Bootstrap | None
-) -> Row:
+def _row(result: PolicyResult, baseline: PolicyResult, resamples: int) -> Row:
     total = result.scores.total
     images = len({one.image for one in result.outcomes})
-    gain = total.giou - sum(baseline) / (len(baseline) + 1e-5)
-    row: Row = {
+    return {
         "policy": result.name,
         "giou": round(total.giou, 6),
-        "giou_low": "",
-        "giou_high": "",
+        **_intervals(result, baseline, resamples),
         "ciou": round(total.ciou, 6),
-        "giou_gain": round(gain, 6),
-        "gain_low": "",
-        "gain_high": "",
         **{name: round(value, 4) for name, value in result.costs.items()},
+        "image_scale": result.image_scale,
         "images_per_second": _rate(images, result.seconds),
         "questions_per_second": _rate(len(result.outcomes), result.seconds),
         "images": images,
@@ -103,11 +111,21 @@ def _row(
         "skipped": result.skipped,
         **_answers(result),
     }
-    if draws is not None:
-        own, difference = draws.giou(ious), draws.difference(ious, baseline)
-        row |= {"giou_low": round(own.low, 6), "giou_high": round(own.high, 6)}
-        row |= {"gain_low": round(difference.low, 6), "gain_high": round(difference.high, 6)}
-    return row
+
+
+def _intervals(result: PolicyResult, baseline: PolicyResult, resamples: int) -> Row:
+    names, ious = _masks(result)
+    if not ious:
+        return dict.fromkeys(("giou_low", "giou_high", "giou_gain", "gain_low", "gain_high"), "")
+    own = Bootstrap([image for image, _ in names], resamples).giou(ious)
+    difference, interval = gain(result, baseline, resamples)
+    return {
+        "giou_low": round(own.low, 6),
+        "giou_high": round(own.high, 6),
+        "giou_gain": round(difference, 6),
+        "gain_low": round(interval.low, 6),
+        "gain_high": round(interval.high, 6),
+    }
 
 
 def _answers(result: PolicyResult) -> Row:
