@@ -2,10 +2,13 @@
 
     python -m benchmarks.prefill [--layers 16 --hidden 1024] [--policies dense csp-65 ...]
 
-A random checkpoint, large enough to be compute-bound on a CPU; one image, encoded once, so that the
-language model alone is measured. Every cell runs in its own process; the cells of a repeat run one
-after the other, and the median over repeats is reported, as a ratio to `stock` of the same repeat.
-The last line on stdout is one JSON document; rows go to benchmarks/results/prefill.csv.
+A random checkpoint; one image, encoded once, so that the language model alone is measured. In fp32
+it is compute-bound on a CPU at any concurrency; in bf16 a CPU with matrix units multiplies faster
+than it reads weights, and one request alone has too few rows to be.
+Every cell runs in its own process; the cells of a repeat run one after the other, and the median
+over repeats is reported, as a ratio to `stock` of the same repeat. All cells keep freed memory, as
+the plugin does (`vllm_csp/allocator.py`). The last line on stdout is one JSON document; rows go to
+benchmarks/results/prefill-<dtype>.csv.
 """
 
 from __future__ import annotations
@@ -30,6 +33,12 @@ POLICIES: dict[str, dict[str, Any]] = {
     "dense": {"policy": "dense"},
     "csp-65": {"policy": "csp", "preset": "65"},
     "csp-70": {"policy": "csp", "preset": "70"},
+}
+# What `vllm_csp.allocator` does, for glibc in a process that does not load LISA.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+    "MALLOC_TOP_PAD_": str(64 << 20),
 }
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
@@ -61,7 +70,7 @@ def measure(arguments: argparse.Namespace) -> dict[int, float]:
     folder, image_token = _checkpoint(arguments)
     llm = LLM(
         str(folder),
-        dtype="bfloat16",
+        dtype=arguments.dtype,
         enforce_eager=True,
         max_model_len=512,
         max_num_seqs=max(arguments.concurrency),
@@ -127,8 +136,9 @@ def _in_own_process(name: str, arguments: argparse.Namespace) -> dict[str, float
     cell = ["--cell", name, "--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
     cell += ["--rounds", str(arguments.rounds)]
     cell += ["--concurrency", *map(str, arguments.concurrency)]
+    cell += ["--dtype", arguments.dtype]
     path = {"PYTHONPATH": str(Path(__file__).parent / "import_only")} if name == "stock" else {}
-    measured: dict[str, float] = run_cell("benchmarks.prefill", cell, path)
+    measured: dict[str, float] = run_cell("benchmarks.prefill", cell, {**KEEP_MEMORY, **path})
     return measured
 
 
@@ -167,18 +177,21 @@ def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"prefill, {arguments.layers} layers x {arguments.hidden}, bf16")
+    table = Table(
+        title=f"prefill, {arguments.layers} layers x {arguments.hidden}, {arguments.dtype}"
+    )
     for name in rows[0]:
         table.add_column(name)
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console(stderr=True).print(table)
     RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "prefill.csv").open("w", newline="") as file:
+    with (RESULTS / f"prefill-{arguments.dtype}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     setting = {
+        "dtype": arguments.dtype,
         "layers": arguments.layers,
         "hidden": arguments.hidden,
         "text_tokens": TEXT_TOKENS,
@@ -189,7 +202,8 @@ def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
         "torch": version("torch"),
         "vllm": version("vllm"),
     }
-    (RESULTS / "prefill.json").write_text(json.dumps({"setting": setting, "rows": rows}, indent=1))
+    document = {"setting": setting, "rows": rows}
+    (RESULTS / f"prefill-{arguments.dtype}.json").write_text(json.dumps(document, indent=1))
     print(json.dumps({"setting": setting, "rows": rows}))
 
 
@@ -197,6 +211,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repeats", type=int, default=3, help="times all cells are run")
