@@ -63,11 +63,8 @@ class Asker:
         Raises `StoppedError` when the run is to stop while the row only waits.
         """
         try:
+            self._fleet.check()
             request = _Request(row, turn, await self._content(row))
-        except OSError as error:
-            reason = f"cannot read {row.file}: {error.strerror or error}"
-            return Outcome(row, failure=Failure("image_not_read", reason))
-        try:
             async for attempt in self._attempts():
                 with attempt:
                     return await self._attempt(request)
@@ -75,6 +72,9 @@ class Asker:
             return error.outcome
         except ServerLostError as error:
             return Outcome(row, failure=Failure("server_unreachable", str(error)))
+        except OSError as error:
+            reason = f"cannot read {row.file}: {error.strerror or error}"
+            return Outcome(row, failure=Failure("image_not_read", reason))
         raise AssertionError("tenacity ends with a result or an exception")
 
     def _attempts(self) -> AsyncRetrying:

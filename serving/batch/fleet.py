@@ -40,14 +40,19 @@ class Fleet:
 
         Raises `ServerLostError` when none is expected any more.
         """
-        while self._lost is None:
+        while True:
+            self.check()
             for step in range(len(self.endpoints)):
                 endpoint = self.endpoints[(turn + step) % len(self.endpoints)]
                 if endpoint.usable:
                     return endpoint
             self._changed.clear()
             await self._changed.wait()
-        raise ServerLostError(self._lost)
+
+    def check(self) -> None:
+        """Raise `ServerLostError` when no server is expected any more."""
+        if self._lost is not None:
+            raise ServerLostError(self._lost)
 
     def set_aside(self, endpoint: Endpoint) -> None:
         """Send nothing there before it says that it is healthy, which may be at once."""

@@ -28,7 +28,7 @@ from vllm_csp.serving.batch.progress import ProgressReport
 from vllm_csp.serving.batch.recovery import recover
 from vllm_csp.serving.batch.row import Rejected, Row
 from vllm_csp.serving.batch.run import Run, Work, record_rejected
-from vllm_csp.serving.batch.sources.source import Source
+from vllm_csp.serving.batch.sources.source import Source, UsageError
 from vllm_csp.serving.batch.stop import Stop
 from vllm_csp.serving.batch.tally import Tally
 from vllm_csp.serving.batch.window import grouped
@@ -80,6 +80,8 @@ class Job:
         self.tally.earlier = backlog.num_answered
         if not self.stopped:
             self.tally.total = self.tally.done
+            if self.tally.total == 0:
+                raise UsageError("the input has no rows: no photo or no line in it")
             with self.console.status(f"writing {self.output.path}"):
                 self.output.write()
         return {**self.tally.summary(), **extra}
@@ -98,6 +100,7 @@ class Job:
             "and are tried again"
             + (f"; {found.damaged:,} damaged lines taken out" if found.damaged else ""),
             highlight=False,
+            soft_wrap=True,
         )
 
     def _ask(self, work: Work, journal: Journal, backlog: Backlog) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class Output:
             one.exists() and one.samefile(source) for one in (self.path, self.journal)
         ):
             raise UsageError(f"{self.path} is the input: choose another output")
+        inside = source.is_dir() and self.path.resolve().is_relative_to(source.resolve())
+        if inside and self.format == OutputFormat.MASKS:
+            raise UsageError(
+                f"{self.path} is in {source}: masks among the photos would be asked too"
+            )
         begun = self.journal.exists() and self.journal.stat().st_size > 0
         if resume and self.path.exists() and not begun:
             raise UsageError(

@@ -13,7 +13,7 @@ from vllm_csp.serving.batch.disk_index import DiskIndex
 from vllm_csp.serving.batch.durable import whole_file
 from vllm_csp.serving.batch.outcome import PREFIX, is_line, succeeded
 
-START = b'{"id":'
+STARTS = (b'{"id":"batch_req_', b'{"id":null,"custom_id":')
 
 
 class NotAJournalError(ValueError):
@@ -82,7 +82,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
 
 def _is_torn(raw: bytes) -> bool:
     """Whether this may be the beginning of a journal's first line."""
-    return not raw.endswith(b"\n") and START.startswith(raw[: len(START)])
+    begins = any(start.startswith(raw[: len(start)]) for start in STARTS)
+    return begins and not raw.endswith(b"\n")
 
 
 def _parse(raw: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,88 @@
+"""The server that the tool starts: restarted when it dies, gone when the tool is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.server import wait_until
+from tests.serving.batch.conftest import Undisturbed
+from tests.serving.batch.tool import (
+    SECONDS,
+    assert_same_answers,
+    finish,
+    kill_after,
+    read_lines,
+    start,
+)
+
+FLAGS = (
+    "--dtype float32 --enforce-eager --max-model-len 1024 --max-num-seqs 32 "
+    "--kv-cache-memory-bytes 33554432"
+)
+
+
+def options(oracle: Path, source: Path, output: Path) -> list[object]:
+    checkpoint = str(oracle / "checkpoint")
+    flags = ["-c", checkpoint, "--server-flags", FLAGS, "--concurrency", 2]
+    return [source, output, *flags]
+
+
+def children(process: subprocess.Popen[str] | int) -> list[int]:
+    number = process if isinstance(process, int) else process.pid
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(number)], capture_output=True)
+    return [int(one) for one in listed.stdout.split()]
+
+
+def exists(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_server_that_dies_is_started_again(
+    oracle: Path, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    caches = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    tool = start(*options(oracle, undisturbed.source, output), **caches)
+    wait_until(lambda: len(read_lines(output)) >= 3, SECONDS, "some rows are answered")
+    [server] = children(tool)
+    for number in [*children(server), server]:
+        os.kill(number, signal.SIGKILL)
+    done = finish(tool)
+    assert done.code == 0, done.messages
+    assert done.summary["server_restarts"] == 1
+    assert_same_answers(output, undisturbed.answers)
+
+
+@pytest.mark.slow
+def test_a_killed_tool_takes_its_server_along_and_resumes(
+    oracle: Path, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    tool = start(*options(oracle, undisturbed.source, output))
+    wait_until(lambda: bool(read_lines(output)), SECONDS, "a row is answered")
+    [server] = children(tool)
+    engines = children(server)
+    kill_after(tool, output, 3, 0)
+    wait_until(lambda: not any(map(exists, [server, *engines])), 60, "the server has ended")
+    done = finish(start(*options(oracle, undisturbed.source, output), "--resume"))
+    assert done.code == 0, done.messages
+    assert_same_answers(output, undisturbed.answers)
+
+
+def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"custom_id": "a", "image": "a.png", "question": "?"}')
+    absent = str(tmp_path / "no-checkpoint")
+    tool = start(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "-c", absent)
+    done = finish(tool)
+    assert done.code == 1
+    assert "the server did not start; the end of" in done.messages
+    assert not (tmp_path / "out.jsonl").exists()
