@@ -203,7 +203,8 @@ class WindowAttention(nn.Module):
         # Per head: its query, key and value side by side.
         qkv = self.qkv(self.norm(cells)).view(windows, size, self.heads, -1).transpose(1, 2)
         query, key, value = qkv.chunk(3, dim=-1)
-        seen = functional.scaled_dot_product_attention(query, key, value, self._bias())
+        # Four dimensions: of a mask with three, torch on a CPU computes attention step by step.
+        seen = functional.scaled_dot_product_attention(query, key, value, self._bias()[None])
         return self.proj(seen.transpose(1, 2).reshape(windows, size, dim))
 
     def _bias(self) -> Tensor:
