@@ -99,6 +99,20 @@ def export(
     console.print(f"{output}: step {state['step']}, {size / 1e6:.2f} MB")
 
 
+@app.command(name="held-out")
+def held_out_command(
+    assets: Assets, output: Annotated[Path, typer.Argument(help="Folder for the lists.")]
+) -> None:
+    """List the photos that were not trained on, one file per source, for `vllm-csp eval --only`."""
+    output.mkdir(parents=True, exist_ok=True)
+    names: dict[str, list[str]] = {}
+    for photo in photos(assets, "held_out"):
+        names.setdefault(photo.source, []).append(photo.path.stem)
+    for source, stems in names.items():
+        (output / f"{source}.txt").write_text("\n".join(stems) + "\n")
+        console.print(f"{output / source}.txt: {len(stems)} photos")
+
+
 def vocabulary(run: Path, found: Sequence[Photo]) -> LisaTokenizer:
     """The run's tokenizer; a new one is trained on scene questions and class names."""
     from vllm_csp.training.vocabulary import write_vocabulary

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vllm_csp.training import losses
+from vllm_csp.training.optimisers import build_optimisers, set_rates, state_of
 from vllm_csp.training.packing import Packed
 from vllm_csp.training.settings import TrainingSettings
 from vllm_csp.training.stream import Step, Stream
@@ -24,7 +25,7 @@ console = Console(stderr=True)
 
 
 class Trainer:
-    """One run: student, optimiser, step; `state.pt` in its folder holds all three."""
+    """One run: student, optimisers, step; `state.pt` in its folder holds all three."""
 
     def __init__(
         self,
@@ -37,21 +38,12 @@ class Trainer:
         self.around_image = around_image
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.student = student.to(self.device)
-        decoder = list(student.mask_decoder.parameters())
-        slow = {id(parameter) for parameter in decoder}
-        new = [p for p in student.parameters() if p.requires_grad and id(p) not in slow]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": new, "peak": settings.learning_rate},
-                {"params": decoder, "peak": settings.decoder_learning_rate},
-            ],
-            weight_decay=settings.weight_decay,
-            betas=(0.9, 0.98),
-        )
+        self.optimisers = build_optimisers(student, settings)
         if self.state_file.exists():
             state = torch.load(self.state_file, map_location=self.device, weights_only=True)
             student.load_state_dict(state["student"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(kept)
             self.step = state["step"]
 
     @property
@@ -63,7 +55,7 @@ class Trainer:
         """Write the state; an interrupted write leaves the former one."""
         state = {
             "student": self.student.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": state_of(self.optimisers),
             "step": self.step,
         }
         partial = self.state_file.with_suffix(".part")
@@ -99,10 +91,11 @@ class Trainer:
         if step.embedded is not None and step.embeddings is not None:
             parts |= self._embedded_losses(step.embedded, step.embeddings)
         total = torch.stack([value for name, value in parts.items() if name != "iou"]).sum()
-        self.optimiser.zero_grad()
+        self.student.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.student.parameters(), self.settings.clip_norm)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.step += 1
         return {name: float(value.detach()) for name, value in parts.items()}
 
@@ -154,8 +147,7 @@ class Trainer:
         settings = self.settings
         warm = min(1.0, (self.step + 1) / settings.warmup)
         rest = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / settings.steps)))
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * warm * max(rest, 0.02)
+        set_rates(self.optimisers, warm * max(rest, 0.02))
 
     def _log(self, row: dict[str, Any]) -> None:
         console.print(json.dumps(row), highlight=False)

@@ -21,7 +21,8 @@ class TrainingSettings(BaseModel):
     questions: int = Field(8, description="Questions per picture at most.")
     masks: int = Field(10, description="Masks decoded per step at most.")
 
-    learning_rate: float = Field(1.5e-3, description="Of all that is new.")
+    matrix_learning_rate: float = Field(4e-3, description="Of the matrices of the new networks.")
+    learning_rate: float = Field(1.5e-3, description="Of all else that is new.")
     decoder_learning_rate: float = Field(2e-4, description="Of SAM's mask decoder.")
     weight_decay: float = 0.05
     warmup: int = 200
