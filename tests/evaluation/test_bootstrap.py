@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vllm_csp.evaluation.bootstrap import Bootstrap, Interval
+from vllm_csp.evaluation.bootstrap import Bootstrap
 
 IMAGES = [f"photo{number // 4}" for number in range(200)]
 
@@ -55,7 +55,3 @@ def test_about_95_of_100_intervals_hold_the_true_mean() -> None:
 def test_another_number_of_masks_is_refused() -> None:
     with pytest.raises(ValueError, match="2 IoUs for 200 masks"):
         Bootstrap(IMAGES).giou([0.5, 0.5])
-
-
-def test_an_interval_reads_as_two_numbers() -> None:
-    assert str(Interval(0.1, 0.25)) == "0.1000..0.2500"

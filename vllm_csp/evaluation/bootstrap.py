@@ -21,9 +21,6 @@ class Interval:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.low:.4f}..{self.high:.4f}"
-
 
 class Bootstrap:
     """Resamples of a data set's images, the same for all policies.

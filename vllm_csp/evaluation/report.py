@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def gain(
         raise ValueError(
             f"{result.name} and {baseline.name} answered different questions: run them again"
         )
-    draws = Bootstrap([image for image, _ in names], resamples)
+    draws = _draws(tuple(image for image, _ in names), resamples)
     difference = result.scores.total.giou - baseline.scores.total.giou
     return difference, draws.difference(ious, base)
 
@@ -83,6 +84,12 @@ def write_report(
     return rows
 
 
+@lru_cache(maxsize=4)
+def _draws(images: tuple[str, ...], resamples: int) -> Bootstrap:
+    # The same for every policy, and slow to draw for many photos.
+    return Bootstrap(images, resamples)
+
+
 def _masks(result: PolicyResult) -> tuple[list[tuple[str, str]], list[float]]:
     """Of every mask its image and question, and its IoU."""
     names, ious = [], []
@@ -117,7 +124,7 @@ def _intervals(result: PolicyResult, baseline: PolicyResult, resamples: int) -> 
     names, ious = _masks(result)
     if not ious:
         return dict.fromkeys(("giou_low", "giou_high", "giou_gain", "gain_low", "gain_high"), "")
-    own = Bootstrap([image for image, _ in names], resamples).giou(ious)
+    own = _draws(tuple(image for image, _ in names), resamples).giou(ious)
     difference, interval = gain(result, baseline, resamples)
     return {
         "giou_low": round(own.low, 6),
