@@ -131,6 +131,14 @@ class Trainer:
             "grid": settings.grid_weight * losses.grid_loss(prediction.grids, batch.grid),
             "words": settings.word_weight
             * losses.word_loss(prediction.words, batch.words, batch.known),
+            "meaning": settings.meaning_weight
+            * losses.meaning_loss(
+                prediction.meanings,
+                batch.grid,
+                batch.words[batch.picture],
+                batch.known[batch.picture],
+            ),
+            "place": settings.place_weight * losses.place_loss(prediction.places, batch.point),
             "point": weight * losses.point_loss(prediction.queries, prompts, batch.point),
         }
 

@@ -44,6 +44,27 @@ def word_loss(logits: Tensor, shares: Tensor, known: Tensor) -> Tensor:
     return (bce * known[:, :, None, None]).sum(dim=1).mean()
 
 
+def meaning_loss(logits: Tensor, grids: Tensor, shares: Tensor, known: Tensor) -> Tensor:
+    """BCE of the words [R, W] of a target against the share of it where they hold.
+
+    grids [R, 16, 16]: the target; shares [R, W, 16, 16] and known [R, W] of its picture. Summed
+    over words, mean over read-outs.
+    """
+    if len(logits) == 0:
+        return logits.sum()
+    held = torch.einsum("rhw,rnhw->rn", grids, shares) / grids.sum(dim=(1, 2))[:, None].clamp(min=1)
+    bce = functional.binary_cross_entropy_with_logits(logits, held.clamp(0, 1), reduction="none")
+    return (bce * known).sum(dim=1).mean()
+
+
+def place_loss(places: Tensor, points: Tensor) -> Tensor:
+    """Squared distance of places [R, 2] from the points of masks that have one."""
+    known = ~points.isnan().any(dim=1)
+    if not known.any():
+        return places.sum() * 0
+    return functional.mse_loss(places[known], points[known])
+
+
 def point_loss(queries: Tensor, prompts: Tensor, points: Tensor) -> Tensor:
     """Squared distance of queries [R, 256] from the point prompts of masks that have a point."""
     known = ~points.isnan().any(dim=1)

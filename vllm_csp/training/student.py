@@ -27,7 +27,8 @@ QUERY_CHANNELS = MOBILE_SAM.out_channels
 class Prediction:
     """Logits [A, vocabulary] of the rows with a label, queries [R, 256], grids [R, 16, 16].
 
-    words [B, W, 16, 16]: which word holds in which patch.
+    words [B, W, 16, 16]: which word holds in which patch; meanings [R, W]: which words hold of what
+    a query asks for; places [R, 2]: where that is, (x, y) in 0..1.
     """
 
     logits: Tensor
@@ -35,6 +36,8 @@ class Prediction:
     queries: Tensor
     grids: Tensor
     words: Tensor
+    meanings: Tensor
+    places: Tensor
 
 
 class Student(nn.Module):
@@ -52,9 +55,11 @@ class Student(nn.Module):
         )
         self.prompt_encoder = PromptEncoder(MOBILE_SAM).requires_grad_(False)
         self.mask_decoder = MaskDecoder(MOBILE_SAM)
-        # Only of use while training: what does a patch show, and where is the query?
+        # Only of use while training: what does a patch show, what does a query mean, and where?
         self.words_of_image = nn.Linear(shape.vision_hidden_size, words)
         nn.init.constant_(self.words_of_image.bias, -4.0)  # Most words hold hardly anywhere.
+        self.meaning_of_query = nn.Linear(QUERY_CHANNELS, words)
+        self.place_of_query = nn.Linear(QUERY_CHANNELS, 2)
         self.grid_of_image = nn.Linear(shape.vision_hidden_size, GRID_CHANNELS)
         self.grid_of_query = nn.Linear(QUERY_CHANNELS, GRID_CHANNELS)
 
@@ -72,7 +77,10 @@ class Student(nn.Module):
         shape = (-1, GRID, GRID)
         grids = grids.view(shape) / math.sqrt(GRID_CHANNELS)
         words = self.words_of_image(patches).float().transpose(1, 2).unflatten(2, (GRID, GRID))
-        return Prediction(logits, batch.labels[labelled], queries, grids, words)
+        meanings = self.meaning_of_query(queries).float()
+        places = self.place_of_query(queries).float()
+        labels = batch.labels[labelled]
+        return Prediction(logits, labels, queries, grids, words, meanings, places)
 
     def _decode(
         self, batch: Packed, image_rows: Tensor, before: list[int], after: list[int]
