@@ -10,6 +10,7 @@ from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException as FormError
 
 from vllm_csp.serving.segment.request import SegmentRequest
 
@@ -29,6 +30,9 @@ async def read_body(raw_request: Request) -> SegmentRequest:
                 return SegmentRequest.model_validate(await _fields(form))
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False)) from error
+    except FormError as error:
+        # Starlette's own kind would not get OpenAI's form of errors.
+        raise HTTPException(error.status_code, error.detail) from error
     raise HTTPException(
         415, f"send application/json or multipart/form-data, not {content_type or 'nothing'}"
     )

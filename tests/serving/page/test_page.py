@@ -23,24 +23,19 @@ COST = (
 )
 
 
-def canvas(page: Page) -> npt.NDArray[np.uint8]:
-    width, height, data = page.pixels()
-    return np.array(data, np.uint8).reshape(height, width, 4)[..., :3]
-
-
 def masks_of(server: Server, file: Path, *questions: str, **options: Any) -> npt.NDArray[np.bool_]:
     with Client(server.url, api_key=server.key) as client:
         return client.segment(file, list(questions), **options).to_numpy()
 
 
 def drawn(page: Page, before: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    return (canvas(page) != before).any(axis=2)
+    return (page.canvas() != before).any(axis=2)
 
 
 def test_an_answer_streams_in_and_its_mask_is_drawn(page: Page, server: Server) -> None:
     one = recording("d02-answer")
     page.choose(one.image_file)
-    before = canvas(page)
+    before = page.canvas()
     assert np.array_equal(before, np.asarray(Image.open(one.image_file).convert("RGB")))
     page.run(
         """window.texts = [];
@@ -65,7 +60,7 @@ def test_an_answer_streams_in_and_its_mask_is_drawn(page: Page, server: Server) 
 def test_masks_are_switched_off_and_on(page: Page) -> None:
     one = recording("d04-answer")
     page.choose(one.image_file)
-    before = canvas(page)
+    before = page.canvas()
     page.ask(one.question_text)
     first, second = page.all(".mask input")
     both = drawn(page, before)
@@ -82,7 +77,7 @@ def test_masks_are_switched_off_and_on(page: Page) -> None:
 def test_several_questions_are_one_call(page: Page, server: Server, photo: Path) -> None:
     questions = ["Where is the light?", "Where is it dark?", "word " * 1100]
     page.choose(photo)
-    before = canvas(page)
+    before = page.canvas()
     page.run("performance.clearResourceTimings()")
     page.ask(*questions, mode="force")
     calls = page.run("return performance.getEntriesByType('resource').map((one) => one.name)")
@@ -129,7 +124,7 @@ def test_masks_lie_upright_on_what_the_browser_shows(
     page.choose(file)
     page.ask("What is this?", mode="force")
     height, width = (80, 120) if kind == "TIFF" else (120, 80)
-    assert page.pixels()[:2] == (width, height)
+    assert page.canvas().shape == (height, width, 3)
     if kind == "TIFF":
         assert "cannot show" in page.text("about")
         [expected] = masks_of(server, file, "What is this?")
