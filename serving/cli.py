@@ -138,6 +138,10 @@ def serve(
     try:
         encoder = {"sam_encoder": sam_encoder, "sam_encoder_weights": sam_encoder_weights}
         flags = [*policy_flags(policy, preset, **encoder), *context.args]
+        if sam_encoder:
+            from vllm_csp.models.encoder_file import EncoderFile
+
+            EncoderFile.find(sam_encoder, sam_encoder_weights)
     except ValueError as error:
         console.print(f"[red]Error:[/red] {error}", highlight=False)
         raise typer.Exit(2) from error

@@ -87,7 +87,8 @@ class CspConfig(BaseModel):
             return cls(**section)
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+                ": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"])))
+                for item in error.errors()
             )
             raise ValueError(f"{name} is wrong: {problems}. Fields: {_allowed(section)}") from error
 

@@ -12,21 +12,14 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.models.utils import WeightsMapper
 
 from vllm_csp.config import CspConfig
-from vllm_csp.models.weights import (
-    Shapes,
-    checkpoint_shapes,
-    file_shapes,
-    weight_file,
-    weight_folder,
-    with_prefix,
-)
-from vllm_csp.sam.encoder_kind import TINY_VIT, read_geometry
+from vllm_csp.models.encoder_file import EncoderFile
+from vllm_csp.models.weights import checkpoint_shapes, weight_folder, with_prefix
+from vllm_csp.sam.encoder_kind import read_geometry
 from vllm_csp.sam.geometry import SamGeometry
 from vllm_csp.sam.vit_geometry import VIT_H
 
 CHECKPOINT_PREFIX = "model.visual_model."
 ENCODER_PREFIX = "sam_encoder."
-ENCODER_KINDS = {"mobile_sam": TINY_VIT}
 
 
 @dataclass(frozen=True)
@@ -46,10 +39,13 @@ class SamSource:
         own = _checkpoint_geometry(vllm_config)
         if settings.sam_encoder == "checkpoint":
             return cls(own)
-        file = weight_file(settings.sam_encoder_weights, vllm_config.load_config.download_dir)
-        geometry = encoder_geometry(settings.sam_encoder, file)
-        _require_same_embedding(own, geometry, file)
-        return cls(geometry, file)
+        file = EncoderFile.find(
+            settings.sam_encoder,
+            settings.sam_encoder_weights,
+            vllm_config.load_config.download_dir,
+        )
+        file.require_same_embedding(own)
+        return cls(file.geometry, file.path)
 
     @property
     def secondary_weights(self) -> list[DefaultModelLoader.Source]:
@@ -91,37 +87,10 @@ def require_encoder(vllm_config: VllmConfig) -> None:
         SamSource.find(vllm_config)
 
 
-def encoder_geometry(kind: str, file: Path) -> SamGeometry:
-    """Sizes of the image encoder in a file.
-
-    `kind`: a key of `ENCODER_KINDS`.
-    Raises: ValueError naming the file when it holds no encoder of this kind.
-    """
-    try:
-        return ENCODER_KINDS[kind].geometry.from_shapes(file_shapes(file))
-    except ValueError as error:
-        raise ValueError(f"{file} holds no image encoder of kind {kind}: {error}") from error
-
-
 def _checkpoint_geometry(vllm_config: VllmConfig) -> SamGeometry:
     """Read off the checkpoint's tensors; ViT-H, LISA's own, when there are none to read."""
     model_config, load_config = vllm_config.model_config, vllm_config.load_config
     if load_config.load_format == "dummy":
         return VIT_H
     folder = weight_folder(model_config.model, model_config.revision, load_config.download_dir)
-    shapes: Shapes = checkpoint_shapes(folder)
-    return read_geometry(with_prefix(shapes, CHECKPOINT_PREFIX))
-
-
-def _require_same_embedding(own: SamGeometry, other: SamGeometry, file: Path) -> None:
-    """The checkpoint's mask decoder must be able to read what the other encoder writes."""
-
-    def shown(geometry: SamGeometry) -> str:
-        grid = geometry.grid_size
-        return f"{geometry.out_channels} x {grid} x {grid} from {geometry.image_size} pixels"
-
-    if shown(own) != shown(other):
-        raise ValueError(
-            f"the image encoder in {file} makes embeddings of {shown(other)}, but this "
-            f"checkpoint's mask decoder was made for {shown(own)}"
-        )
+    return read_geometry(with_prefix(checkpoint_shapes(folder), CHECKPOINT_PREFIX))
