@@ -73,7 +73,7 @@ class EmbeddedEndpoint(Endpoint):
         self.num_restarts += 1
         try:
             self.url = await asyncio.to_thread(self._server.start)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise ServerLostError(str(error)) from error
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -127,6 +128,7 @@ class Job:
         self, work: Iterator[Any], journal: Journal, backlog: Backlog, url: str | None
     ) -> dict[str, Any]:
         stop = Stop()
+        self.tally.started = time.monotonic()
         self._watch_signals(stop)
         counting = asyncio.create_task(self._count())
         photos = Photos(self.settings.concurrency + 1)

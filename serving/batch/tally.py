@@ -12,7 +12,7 @@ from vllm_csp.serving.batch.outcome import Outcome
 
 @dataclass
 class Tally:
-    """Counts of rows; total: in the whole input, once it has been counted."""
+    """Counts of rows; total: in the whole input, once it has been counted; started: the asking."""
 
     total: int | None = None
     earlier: int = 0

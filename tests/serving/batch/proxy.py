@@ -29,22 +29,21 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """faults: for each word, what becomes of the next requests with it; down: refuses health."""
+    """faults: for each word, what becomes of the next requests with it; asked: how many came."""
 
     url: str
     target: str
     faults: dict[str, list[Fault]] = field(default_factory=dict)
-    down: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
     most_at_once: int = 0
-    on_their_way: set[web.Request] = field(default_factory=set)
+    on_their_way: dict[int, web.Request] = field(default_factory=dict)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """One chat."""
         text = await request.text()
         self.times.append(asyncio.get_running_loop().time())
-        self.on_their_way.add(request)
+        self.on_their_way[id(request)] = request
         self.most_at_once = max(self.most_at_once, len(self.on_their_way))
         try:
             for word, faults in self.faults.items():
@@ -54,12 +53,10 @@ class Proxy:
                         return await self._fail(request, faults.pop(0))
             return await self.passed_on(request)
         finally:
-            self.on_their_way.discard(request)
+            del self.on_their_way[id(request)]
 
     async def passed_on(self, request: web.Request) -> web.StreamResponse:
         """What the server says."""
-        if self.down:
-            return web.json_response({}, status=503)
         wanted = ("Authorization", "Content-Type")
         headers = {name: request.headers[name] for name in wanted if name in request.headers}
         async with (
@@ -80,7 +77,7 @@ class Proxy:
             await asyncio.sleep(3600)
         if fault.drop or fault.drop_all:
             await asyncio.sleep(0.2)
-            for one in list(self.on_their_way) if fault.drop_all else [request]:
+            for one in list(self.on_their_way.values()) if fault.drop_all else [request]:
                 if one.transport is not None:
                     one.transport.abort()
         headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}

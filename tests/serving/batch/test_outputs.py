@@ -87,7 +87,7 @@ def test_coco_to_coco_results(server: Server, tmp_path: Path) -> None:
         mask = mask_of(answers[one["custom_id"]])
         assert (one["image_id"], one["category_id"]) == (int(one["custom_id"][:2]), 3)
         assert (one["area"], one["score"]) == (mask["area"], mask["score"])
-        assert one["bbox"] == mask["bbox"]
+        assert list(one["bbox"]) == mask["bbox"]
         assert np.array_equal(found.annToMask(one).astype(bool), decode_mask(mask))
 
 
