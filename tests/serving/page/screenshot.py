@@ -1,13 +1,16 @@
 """Makes the picture of the page in the README.
 
-python -m tests.serving.page.screenshot http://localhost:8000 PHOTO docs/pictures/page.png [KEY]
+python -m tests.serving.page.screenshot http://localhost:8000 PHOTO docs/pictures/page.jpg [KEY]
 """
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from pathlib import Path
+
+from PIL import Image
 
 from tests.serving.page.browser import browser
 
@@ -18,7 +21,7 @@ MORE = ("What is the small metal spoon on the right side in this image?", "Where
 def main(url: str, photo: str, output: str, key: str = "") -> None:
     """Ask two times, take the picture."""
     with tempfile.TemporaryDirectory() as profile, browser(url, Path(profile)) as page:
-        page.driver.set_window_size(1280, 1090)
+        page.driver.set_window_size(1280, 1040)
         page.load(key)
         page.choose(Path(photo).resolve())
         page.ask(QUESTION)
@@ -26,7 +29,8 @@ def main(url: str, photo: str, output: str, key: str = "") -> None:
         for box in page.all(".mask input")[:2]:
             box.click()
         page.run("document.activeElement.blur()")
-        page.driver.save_screenshot(output)
+        picture = Image.open(io.BytesIO(page.driver.get_screenshot_as_png()))
+        picture.convert("RGB").save(output, quality=88)
 
 
 if __name__ == "__main__":
