@@ -99,7 +99,9 @@ def test_schedules_that_do_not_fit(
     assert words in str(refusal.value)
 
 
-def test_what_stages_need_is_set(folder: Callable[[int], Path]) -> None:
+def test_what_stages_need_is_set(
+    folder: Callable[[int], Path], log: pytest.LogCaptureFixture
+) -> None:
     """Whatever was asked for: prompts in one step, no sharing of blocks, no captured graphs."""
     config = engine_config(
         folder(8),
@@ -117,6 +119,7 @@ def test_what_stages_need_is_set(folder: Callable[[int], Path]) -> None:
     assert scheduler.max_num_scheduled_tokens in (None, scheduler.max_num_batched_tokens)
     assert scheduler.long_prefill_token_threshold == 0
     assert not config.cache_config.enable_prefix_caching
+    assert "prefix caching is off: stages keep different tokens" in log.text
     assert config.compilation_config.mode == CompilationMode.NONE
     assert config.compilation_config.cudagraph_mode == CUDAGraphMode.NONE
 

@@ -20,6 +20,7 @@ RANDOM = next(case for case in CASES if case.name == "csp-random")
 # One of each kind; all others are preempted in the slow tests.
 PREEMPTED = {"csp-65", "csp-random", "csp-by-both", "fastv", "feather", "prumerge+", "resprune"}
 BLOCK = 32
+MAX_LEN = 352
 
 
 def assert_undisturbed(
@@ -36,14 +37,20 @@ def assert_undisturbed(
 
 
 def tiny_cache(csp: dict[str, Any]) -> int:
-    """Blocks in which two requests of 306 tokens can start and not end 40 tokens later."""
+    """Blocks in which two or more of the prompts below can start and not all end."""
     knobs = {key: value for key, value in csp.items() if key != "policy"}
     schedule = policy(csp["policy"], 8, **knobs)
-    start, end = (sum(kv_blocks(schedule, tokens, BLOCK)) for tokens in (306, 346))
-    # One block is vLLM's own.
-    blocks = 2 * end
-    assert 2 * start < blocks - 1 < 2 * end
-    return blocks
+    # vLLM wants room for a request that leaves nothing out.
+    least = len(kv_blocks(schedule, MAX_LEN, BLOCK)) * MAX_LEN // BLOCK
+    start = end = 0
+    for number in range(4):
+        start += sum(kv_blocks(schedule, 306 - number, BLOCK))
+        end += sum(kv_blocks(schedule, 306 - number + 39, BLOCK))
+        if number and end > least:
+            break
+    assert start < end - 1
+    # One too few for all of them, and one that is vLLM's own.
+    return end - 1 + 1
 
 
 @pytest.mark.parametrize(
@@ -54,13 +61,13 @@ def tiny_cache(csp: dict[str, Any]) -> int:
     ],
 )
 def test_preemption(checkpoint: Path, model: Model, case: Case) -> None:
-    """A cache for two requests and a bit, five that grow: some start over with what they wrote."""
+    """A cache for too few of five that grow: some start over with what they wrote."""
     prompts = [
         *(image_prompt(20 + i, before=10 + 4 * i, after=40 - 5 * i) for i in range(4)),
         text_prompt(30, length=70),
     ]
     blocks = tiny_cache(case.csp)
-    tiny = {"num_gpu_blocks_override": blocks, "max_model_len": 352}
+    tiny = {"num_gpu_blocks_override": blocks, "max_model_len": MAX_LEN}
     with running(checkpoint, case.csp, case.first_layers, **tiny) as engine:
         names = [engine.add(prompt, max_tokens=40)[0] for prompt in prompts]
         engine.finish()
@@ -93,9 +100,12 @@ def test_dense_in_chunks(
         engine.finish()
         for name, prompt in zip(names, prompts, strict=True):
             assert_undisturbed(engine, model, DENSE.plan, prompt, name)
-        chunks = [len(rows) for name in names for rows, _ in engine.noted[name].final]
-        assert max(chunks) <= step
-        assert sum(1 < chunk < 256 for chunk in chunks) > len(prompts), "pictures were split"
+        split = [
+            len(engine.noted[name].final[0][0]) < len(prompt)
+            for name, prompt in zip(names, prompts, strict=True)
+            if prompt.image is not None
+        ]
+        assert sum(split) >= 2, "nothing was split"
 
 
 def test_aborts_midway(checkpoint: Path, model: Model) -> None:

@@ -17,7 +17,7 @@ from vllm_csp.serving.segmenter import Answered, Question, Segmenter
 CPUS = sorted(os.sched_getaffinity(0))
 POLICIES: list[dict[str, Any]] = [
     # Scores over all heads of the decoder, and over all heads and keys of the vision tower.
-    {"policy": "csp", "cluster": "cls"},
+    {"policy": "csp", "cluster": "cls", "score": {"row": "mean"}},
     {"policy": "prumerge+", "merge": True},
 ]
 
