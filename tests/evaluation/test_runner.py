@@ -111,6 +111,7 @@ def test_force_asks_only_for_one_target(tmp_path: Path) -> None:
     result = run(tmp_path, Knowing(), forced=True)
     assert [one.key for one in result.outcomes] == ["0/1", "1/1", "2/1"]
     assert result.skipped == 6
+    assert policy_rows([result])[0]["right_number"] == ""  # not the model's answers
 
 
 def test_questions_about_a_photo_stay_together(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ class PolicyResult:
 
     skipped: questions that the mode cannot ask. seconds: spent asking, without start-up, reading
     and scoring; None when other policies were asked in between and shared the encoders' work.
-    costs: means over the questions, by name. image_scale: as in `PolicyRun`.
+    costs: means over the questions, by name. image_scale: as in `PolicyRun`. forced: the answers
+    were not the model's.
     """
 
     name: str
@@ -71,6 +72,7 @@ class PolicyResult:
     seconds: float | None = 0.0
     costs: dict[str, float] = field(default_factory=dict)
     image_scale: float = 1.0
+    forced: bool = False
 
     @property
     def scores(self) -> Scores:

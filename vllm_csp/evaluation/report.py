@@ -48,6 +48,7 @@ def kind_rows(results: Sequence[PolicyResult]) -> list[Row]:
         tallies = result.scores.kinds
         for kind in sorted({one.kind for one in result.outcomes}):
             mine = [one for one in result.outcomes if one.kind == kind]
+            judged = [] if result.forced else mine
             tally = tallies.get(kind)
             rows.append(
                 {
@@ -57,8 +58,8 @@ def kind_rows(results: Sequence[PolicyResult]) -> list[Row]:
                     "masks": tally.count if tally else 0,
                     "giou": round(tally.giou, 6) if tally else "",
                     "ciou": round(tally.ciou, 6) if tally else "",
-                    "right_number": _share([one.right_number for one in mine]),
-                    "right_text": _share([one.right_text for one in mine]),
+                    "right_number": _share([one.right_number for one in judged]),
+                    "right_text": _share([one.right_text for one in judged]),
                 }
             )
     return rows
@@ -136,12 +137,13 @@ def _intervals(result: PolicyResult, baseline: PolicyResult, resamples: int) -> 
 
 
 def _answers(result: PolicyResult) -> Row:
-    """How often the answer itself is right; see `docs/evaluation.md`."""
-    absent = [one for one in result.outcomes if not one.overlaps]
-    present = [one for one in result.outcomes if one.overlaps]
+    """How often the answer itself is right, if the model wrote it; see `docs/evaluation.md`."""
+    outcomes = [] if result.forced else result.outcomes
+    absent = [one for one in outcomes if not one.overlaps]
+    present = [one for one in outcomes if one.overlaps]
     return {
-        "right_number": _share([one.right_number for one in result.outcomes]),
-        "right_text": _share([one.right_text for one in result.outcomes]),
+        "right_number": _share([one.right_number for one in outcomes]),
+        "right_text": _share([one.right_text for one in outcomes]),
         "absent_noticed": _share([one.answered == 0 for one in absent]),
         "present_missed": _share([one.answered == 0 for one in present]),
     }

@@ -46,7 +46,8 @@ class Runner:
         self._forced = forced
         self._pace = pace or Pace()
         self._results = [
-            PolicyResult(run.name, run.policy, image_scale=run.image_scale) for run in runs
+            PolicyResult(run.name, run.policy, image_scale=run.image_scale, forced=forced)
+            for run in runs
         ]
         self._costs: list[list[dict[str, Any]]] = [[] for _ in runs]
         self._seconds = [0.0 for _ in runs]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -17,16 +18,15 @@ from vllm_csp.evaluation.outcome import PolicyResult
 COLUMNS = {
     "policy": "policy",
     "giou": "gIoU",
-    "interval": "95 % interval",
+    "interval": "95 %",
     "ciou": "cIoU",
-    "gain": "gIoU to first",
-    "mean_visual_tokens": "tokens/layer",
+    "gain": "gain on the first",
+    "mean_visual_tokens": "tokens",
     "flops_ratio": "FLOPs",
-    "kv_blocks": "KV blocks",
-    "kv_ratio": "KV memory",
-    "questions_per_second": "questions/s",
+    "kv_ratio": "KV",
+    "questions_per_second": "asked/s",
 }
-ANSWER_COLUMNS = {"right_number": "right [SEG]s", "absent_noticed": "absent noticed"}
+ANSWER_COLUMNS = {"right_number": "[SEG]s right", "absent_noticed": "absent"}
 
 
 class TerminalProgress:
@@ -85,9 +85,11 @@ class TerminalProgress:
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows' most telling columns."""
-    answered = any(row["right_number"] != "" and row["right_text"] != "" for row in rows)
+    answered = any(row["right_number"] != "" for row in rows)
     columns = {**COLUMNS, **(ANSWER_COLUMNS if answered else {})}
-    table = Table(*columns.values())
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in columns.values():
+        table.add_column(title, no_wrap=True)
     for row in rows:
         shown = {
             **row,
