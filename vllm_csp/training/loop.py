@@ -118,7 +118,9 @@ class Trainer:
 
     def _predict(self, batch: Packed) -> Prediction:
         with self._half():
-            prediction: Prediction = self.student(batch, *self.around_image)
+            prediction: Prediction = self.student(
+                batch, *self.around_image, blind=self.step < self.settings.blind_until
+            )
         return prediction
 
     def _cheap_losses(self, batch: Packed, prediction: Prediction) -> dict[str, Tensor]:

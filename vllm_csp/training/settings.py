@@ -11,6 +11,7 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(6000, description="Optimiser steps in all.")
+    blind_until: int = Field(0, description="Step until which the language model sees no image.")
     decoder_from: int = Field(2500, description="Step from which masks are decoded and trained on.")
     seed: int = Field(0, description="Seed of weights, pictures and questions.")
 

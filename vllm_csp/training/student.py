@@ -20,6 +20,7 @@ from vllm_csp.training.packing import Packed
 from vllm_csp.training.shape import GRID, MiniShape
 
 GRID_CHANNELS = 64
+EMBEDDING_STD = 0.3
 QUERY_CHANNELS = MOBILE_SAM.out_channels
 
 
@@ -48,6 +49,7 @@ class Student(nn.Module):
         self.vision_tower = CLIPVisionModel(shape.vision_config())
         self.mm_projector = nn.Linear(shape.vision_hidden_size, shape.hidden_size)
         self.language_model = LlamaForCausalLM(shape.text_config(vocab_size))
+        _initialise(self.language_model)
         self.text_hidden_fcs = nn.Sequential(
             nn.Linear(shape.hidden_size, shape.hidden_size),
             nn.ReLU(),
@@ -63,11 +65,17 @@ class Student(nn.Module):
         self.grid_of_image = nn.Linear(shape.vision_hidden_size, GRID_CHANNELS)
         self.grid_of_query = nn.Linear(QUERY_CHANNELS, GRID_CHANNELS)
 
-    def forward(self, batch: Packed, before: list[int], after: list[int]) -> Prediction:
-        """Run a packed batch; `before` and `after` are the ids around the image."""
+    def forward(
+        self, batch: Packed, before: list[int], after: list[int], blind: bool = False
+    ) -> Prediction:
+        """Run a packed batch; `before` and `after` are the ids around the image.
+
+        blind: leave the image rows out of the language model, which then learns what words mean.
+        """
         vision = self.vision_tower(pixel_values=normalised(batch.clip_pixels))
         patches = vision.last_hidden_state[:, 1:]
-        hidden = self._decode(batch, self.mm_projector(patches), before, after)
+        image_rows = self.mm_projector(patches[:, : 0 if blind else None])
+        hidden = self._decode(batch, image_rows, before, after)
         rows = hidden[batch.picture, batch.row]
         queries = self.text_hidden_fcs(rows).float()
         keys = self.grid_of_image(patches).float()[batch.picture]
@@ -129,6 +137,17 @@ class Student(nn.Module):
         encoded = torch.cat((phase.sin(), phase.cos()), dim=-1)
         foreground = self.prompt_encoder.get_parameter("point_embeddings.1.weight")
         return encoded + foreground.float()
+
+
+def _initialise(model: LlamaForCausalLM) -> None:
+    """Start with layers that add nothing to embeddings that are loud enough to be told apart.
+
+    With the usual small embeddings the first layers drown a word among 256 image rows.
+    """
+    nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_STD)
+    for layer in model.model.layers:
+        nn.init.zeros_(layer.self_attn.o_proj.weight)
+        nn.init.zeros_(layer.mlp.down_proj.weight)
 
 
 def normalised(pixels: Tensor) -> Tensor:
