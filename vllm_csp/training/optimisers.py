@@ -39,11 +39,8 @@ def build_optimisers(student: Student, settings: TrainingSettings) -> list[Optim
 
 
 def _matrices(module: nn.Module) -> list[nn.Parameter]:
-    return [
-        layer.weight
-        for layer in module.modules()
-        if isinstance(layer, nn.Linear) and layer.weight.requires_grad
-    ]
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    return [layer.get_parameter("weight") for layer in layers]
 
 
 def set_rates(optimisers: list[Optimizer], share: float) -> None:
