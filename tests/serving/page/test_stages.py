@@ -29,8 +29,8 @@ def test_each_stage_has_a_panel_with_its_tokens(oracle: Path, photo: Path, tmp_p
     ):
         page.load(KEY)
         page.choose(photo)
-        page.ask(question)
-        answer = client.segment(photo, question, mode="generate", show_tokens=True)
+        page.ask(question, mode="force")
+        answer = client.segment(photo, question, show_tokens=True)
         figures = answer.results[0].segmentation
         assert figures is not None and len(set(map(len, figures["kept_tokens"]))) == 3
         captions = [one.text for one in page.all("#panels figcaption")]
