@@ -16,7 +16,13 @@ from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.sam.postprocess import masks_from_logits
 from vllm_csp.serving.segmenter import Question, Segmenter
 from vllm_csp.training.embeddings import sam_pixels
-from vllm_csp.training.export import published_config, sam_weights, write_checkpoint
+from vllm_csp.training.export import (
+    folded_encoder,
+    load_encoder,
+    published_config,
+    sam_weights,
+    write_checkpoint,
+)
 from vllm_csp.training.packing import Packer
 from vllm_csp.training.questions import ONE, Asked, Picture
 from vllm_csp.training.shape import MiniShape
@@ -50,8 +56,7 @@ def checkpoint(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     folder = tmp_path_factory.mktemp("mini")
-    encoder = {name: weight for name, weight in sam.items() if name.startswith("image_encoder.")}
-    size = write_checkpoint(folder, student, SHAPE, vocabulary_folder, encoder)
+    size = write_checkpoint(folder, student, SHAPE, vocabulary_folder, folded_encoder(sam))
     assert size <= 24e6
     student.float()
     return folder
@@ -84,13 +89,7 @@ def own_masks(
     student: Student, sam: dict[str, torch.Tensor], tokenizer: LisaTokenizer, image: Image.Image
 ) -> list[np.ndarray]:
     """The masks without an engine."""
-    from vllm_csp.sam.tiny_vit import TinyVitEncoder
-
-    encoder = TinyVitEncoder().eval()
-    start = "image_encoder."
-    own = {name[len(start) :]: w for name, w in sam.items() if name.startswith(start)}
-    encoder.load_state_dict(own, strict=False)
-    embedding = encoder(sam_pixels(image)[None])
+    embedding = load_encoder(sam)(sam_pixels(image)[None])
     nothing = np.zeros((image.height, image.width), np.uint8)
     asked = tuple(Asked(text, ONE, (nothing,)) for text in QUESTIONS)
     packer = Packer(tokenizer)

@@ -17,7 +17,7 @@ from vllm_csp.images import to_rgb
 from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.scenes import make_sample
 from vllm_csp.training.embeddings import EmbeddingFile, embed
-from vllm_csp.training.export import sam_weights, write_checkpoint
+from vllm_csp.training.export import folded_encoder, load_encoder, sam_weights, write_checkpoint
 from vllm_csp.training.loop import Trainer
 from vllm_csp.training.packing import Packer
 from vllm_csp.training.photos import Photo, photos
@@ -94,8 +94,7 @@ def export(
     state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
     student.load_state_dict(state["student"])
     sam = sam_weights(assets / "mobile-sam/mobile_sam.safetensors")
-    encoder = {name: w for name, w in sam.items() if name.startswith("image_encoder.")}
-    size = write_checkpoint(output, student, MiniShape(), run, encoder)
+    size = write_checkpoint(output, student, MiniShape(), run, folded_encoder(sam))
     console.print(f"{output}: step {state['step']}, {size / 1e6:.2f} MB")
 
 
@@ -144,15 +143,8 @@ def _student(assets: Path, tokenizer: LisaTokenizer, word_count: int) -> Student
 
 
 def _encoder(assets: Path) -> torch.nn.Module:
-    from vllm_csp.sam.tiny_vit import TinyVitEncoder
-
-    weights = sam_weights(assets / "mobile-sam/mobile_sam.safetensors")
-    start = "image_encoder."
-    encoder = TinyVitEncoder()
-    own = {name[len(start) :]: w for name, w in weights.items() if name.startswith(start)}
-    encoder.load_state_dict(own, strict=False)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return encoder.eval().to(device, torch.bfloat16)
+    encoder = load_encoder(sam_weights(assets / "mobile-sam/mobile_sam.safetensors"))
+    return encoder.to("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16)
 
 
 def _mixed(found: list[Photo], seeds: list[int]) -> Iterator[tuple[str, Image.Image]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vllm_csp.sam.tiny_vit import TinyVitEncoder
 from vllm_csp.training.shape import MiniShape
 from vllm_csp.training.student import Student
 
@@ -25,7 +26,7 @@ def write_checkpoint(
 ) -> int:
     """Write weights, vision tower, tokenizer and configuration; returns their size in bytes.
 
-    `image_encoder`: SAM's image encoder, names as in the published SAM. All weights go to fp16:
+    `image_encoder`: SAM's image encoder, names from `image_encoder.` on. All weights go to fp16:
     half of the 24 MB is MobileSAM's encoder, which is stored so without loss that shows.
     """
     (folder / "clip").mkdir(parents=True, exist_ok=True)
@@ -83,6 +84,22 @@ def _half(tensor: Tensor) -> Tensor:
 
 def _write_json(path: Path, value: dict[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def load_encoder(weights: Mapping[str, Tensor]) -> TinyVitEncoder:
+    """MobileSAM's image encoder, in evaluation mode, from the tensors of its checkpoint."""
+    start = "image_encoder."
+    own = {name[len(start) :]: weight for name, weight in weights.items() if name.startswith(start)}
+    encoder = TinyVitEncoder().eval()
+    # What it lacks are counts of training steps.
+    encoder.load_state_dict(own, strict=False)
+    return encoder
+
+
+def folded_encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's tensors without BatchNorms: fewer, and the same images come out."""
+    folded = load_encoder(weights).folded().state_dict()
+    return {f"image_encoder.{name}": tensor for name, tensor in folded.items()}
 
 
 def sam_weights(file: Path) -> dict[str, Tensor]:
