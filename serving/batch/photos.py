@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -17,9 +18,9 @@ class Photos:
     def __init__(self, num_kept: int) -> None:
         self.num_read = 0
         self._num_kept = num_kept
-        self._urls: OrderedDict[Path, asyncio.Task[str]] = OrderedDict()
+        self._urls: OrderedDict[str, asyncio.Task[str]] = OrderedDict()
 
-    async def data_url(self, file: Path) -> str:
+    async def data_url(self, file: str) -> str:
         """The file's data URL. Raises `OSError` when it cannot be read."""
         reading = self._urls.get(file)
         if reading is None:
@@ -32,8 +33,8 @@ class Photos:
         return await asyncio.shield(reading)
 
 
-def _read(file: Path) -> str:
-    size = file.stat().st_size
+def _read(file: str) -> str:
+    size = os.stat(file).st_size
     if size > MOST_BYTES:
         raise OSError(f"{size} bytes, at most {MOST_BYTES} are sent")
-    return image_data_url(file)
+    return image_data_url(Path(file))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Row:
     body: dict[str, Any]
     subject: Subject
     image_key: str
-    file: Path | None = None
+    file: str | None = None
     weight: int = 0
 
     def fingerprint(self) -> str:
@@ -86,21 +87,22 @@ def image_address(body: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def local_file(address: str, folder: Path) -> Path | None:
+def local_file(address: str, folder: Path) -> str | None:
     """The file that an image's address means, none for one that the server is to fetch.
 
     A path without a scheme starts in `folder`.
     """
     scheme = _SCHEME.match(address)
     if scheme is None:
-        return folder / address
-    return Path(unquote(urlsplit(address).path)) if scheme[1].lower() == "file" else None
+        # `Path` interns the parts of paths, and Python's table of interned strings grows.
+        return os.path.join(folder, address)
+    return unquote(urlsplit(address).path) if scheme[1].lower() == "file" else None
 
 
-def key_of(address: str, file: Path | None) -> str:
+def key_of(address: str, file: str | None) -> str:
     """One name for all rows about the image at an address."""
     if file is not None:
-        return str(file)
+        return file
     if address.startswith("data:"):
         return hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
     return address

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,10 @@ def children(process: subprocess.Popen[str] | int) -> list[int]:
     return [int(one) for one in listed.stdout.split()]
 
 
+def has_lines(file: Path, count: int) -> bool:
+    return len(read_lines(file)) >= count
+
+
 def exists(number: int) -> bool:
     try:
         os.kill(number, 0)
@@ -46,19 +53,26 @@ def exists(number: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize(
+    ("seed", "deaths"),
+    [(0, 1), *(pytest.param(seed, 5, marks=pytest.mark.slow) for seed in (1, 2))],
+)
 def test_a_server_that_dies_is_started_again(
-    oracle: Path, undisturbed: Undisturbed, tmp_path: Path
+    oracle: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int, deaths: int
 ) -> None:
+    chance = random.Random(seed)
     output = tmp_path / "out.jsonl"
-    caches = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    tool = start(*options(oracle, undisturbed.source, output), **caches)
-    wait_until(lambda: len(read_lines(output)) >= 3, SECONDS, "some rows are answered")
-    [server] = children(tool)
-    for number in [*children(server), server]:
-        os.kill(number, signal.SIGKILL)
+    tool = start(*options(oracle, undisturbed.source, output))
+    for _ in range(deaths):
+        lines = len(read_lines(output)) + chance.randint(1, 2)
+        wait_until(partial(has_lines, output, lines), SECONDS, f"{lines} rows are answered")
+        time.sleep(chance.uniform(0, 0.2))
+        [server] = children(tool)
+        for number in [*children(server), server]:
+            os.kill(number, signal.SIGKILL)
     done = finish(tool)
     assert done.code == 0, done.messages
-    assert done.summary["server_restarts"] == 1
+    assert done.summary["server_restarts"] == deaths
     assert_same_answers(output, undisturbed.answers)
 
 

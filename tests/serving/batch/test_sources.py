@@ -60,7 +60,7 @@ def test_a_line_in_openais_form_is_asked_as_it_is(tmp_path: Path) -> None:
 def test_a_line_in_the_short_form_becomes_a_chat(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "in.jsonl", [{**SHORT, "image_id": 7, "max_tokens": 9}])
     [row] = only_rows(opened(file))
-    assert row.file == tmp_path / "cat.png"
+    assert row.file == str(tmp_path / "cat.png")
     assert row.body["segmentation"] == {"mode": "force"}
     assert row.body["max_completion_tokens"] == 9
     assert row.subject.fields() == {"image": "cat.png", "question": QUESTION, "image_id": 7}
@@ -85,7 +85,7 @@ def test_paths_are_read_here_and_addresses_by_the_server(
     lines = [{**SHORT, "image": address}, {**chat_line(address), "custom_id": "b"}]
     source = opened(write_lines(tmp_path / "in.jsonl", lines), images=Path("/photos"))
     for row in only_rows(source):
-        assert row.file == (None if file is None else Path(file))
+        assert row.file == file
         assert row.image_key == only_rows(source)[0].image_key
 
 
@@ -166,7 +166,7 @@ def test_photos_of_a_folder_and_its_folders(tmp_path: Path) -> None:
         "more/photo-0.png#1",
     ]
     assert [row.file for row in rows[::2]] == [
-        tmp_path / name for name in ("photo-0.png", "photo-1.png", "more/photo-0.png")
+        str(tmp_path / name) for name in ("photo-0.png", "photo-1.png", "more/photo-0.png")
     ]
     assert (rows[1].subject.category_id, rows[1].subject.category) == (2, "Two?")
 
@@ -175,7 +175,7 @@ def test_photos_of_a_pattern(tmp_path: Path) -> None:
     write_photos(tmp_path / "a", 2)
     write_photos(tmp_path / "b", 1)
     rows = only_rows(opened(f"{tmp_path}/*/photo-0.*", questions=["One?"]))
-    assert [row.file for row in rows] == [tmp_path / one / "photo-0.png" for one in "ab"]
+    assert [row.file for row in rows] == [str(tmp_path / one / "photo-0.png") for one in "ab"]
 
 
 def coco_file(folder: Path) -> Path:
@@ -195,7 +195,7 @@ def coco_file(folder: Path) -> Path:
 def test_coco_images_are_asked_for_the_categories_they_hold(tmp_path: Path) -> None:
     rows = only_rows(opened(coco_file(tmp_path)))
     assert [row.custom_id for row in rows] == ["10-3", "10-5", "11-5"]
-    assert rows[0].file == tmp_path / "images" / "photo-0.png"
+    assert rows[0].file == str(tmp_path / "images" / "photo-0.png")
     assert rows[0].subject.fields() == {
         "image": "photo-0.png",
         "question": "Please segment the cup in this image.",
