@@ -35,10 +35,10 @@ def test_failures_that_pass_leave_no_trace(
         "object 5 ": [Fault(502), Fault(429), Fault(504), Fault(500)],
     }
     started = time.monotonic()
-    done = ask(proxy.url, undisturbed.source, tmp_path / "out.jsonl", "--timeout", 20)
+    done = ask(proxy.url, undisturbed.source, tmp_path / "out.jsonl", "--timeout", 10)
     assert done.code == 0, done.messages
-    assert done.summary["retries"] == 10
-    assert time.monotonic() - started > 20
+    assert done.summary["retries"] >= 10
+    assert time.monotonic() - started > 10
     assert_same_answers(tmp_path / "out.jsonl", undisturbed.answers)
 
 
