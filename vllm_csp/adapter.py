@@ -40,6 +40,18 @@ def register_config_hook(architecture: str) -> None:
     MODELS_CONFIG_MAP[architecture] = LisaEngineHook
 
 
+def register_media_connector(name: str) -> None:
+    """Make the connector that fetches from public addresses only known; imported when used."""
+    from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        from vllm_csp.media.connector import PublicMediaConnector
+
+        return PublicMediaConnector(*args, **kwargs)
+
+    MEDIA_CONNECTOR_REGISTRY.name2class[name] = load
+
+
 def register_stage_spec() -> None:
     """Make the KV cache spec of a stage known, in every process."""
     from vllm_csp.kv.spec import register_stage_spec

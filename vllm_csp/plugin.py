@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 ARCHITECTURE = "LISAForCausalLM"
 TOKENIZER_MODE = "lisa"
+MEDIA_CONNECTOR = "vllm_csp"
 
 
 def register() -> None:
@@ -24,3 +25,4 @@ def register() -> None:
     adapter.register_config_hook(ARCHITECTURE)
     adapter.register_tokenizer(TOKENIZER_MODE)
     adapter.register_stage_spec()
+    adapter.register_media_connector(MEDIA_CONNECTOR)

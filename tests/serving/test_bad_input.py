@@ -68,6 +68,22 @@ PICTURES = {
 }
 
 
+ADDRESSES = {
+    "loopback": ("http://127.0.0.1:9/a.png", "no address on the public internet"),
+    "loopback by name": ("http://localhost:9/a.png", "no address on the public internet"),
+    "loopback as a number": ("http://2130706433/a.png", "its host is a number"),
+    "metadata service": ("http://169.254.169.254/", "no address on the public internet"),
+    "user name": ("http://example.com@127.0.0.1/a.png", "user name"),
+    "local file": ("file:///etc/passwd", "allowed-local-media-path"),
+    "other scheme": ("ftp://example.com/a.png", "HTTP, data or file"),
+}
+
+
+@pytest.mark.parametrize(("url", "reason"), ADDRESSES.values(), ids=ADDRESSES)
+def test_addresses_that_are_not_fetched(server: Server, url: str, reason: str) -> None:
+    assert reason in refused(server, with_picture(url))
+
+
 @pytest.mark.parametrize(("url", "reason"), PICTURES.values(), ids=PICTURES)
 def test_unreadable_pictures(server: Server, url: str, reason: str) -> None:
     assert reason in refused(server, with_picture(url))

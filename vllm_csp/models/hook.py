@@ -24,7 +24,13 @@ class LisaEngineHook(VerifyAndUpdateConfig):
 
     @staticmethod
     def verify_and_update_model_config(model_config: ModelConfig) -> None:
-        """Use LISA's tokenizer, and decode images without flattening their alpha channel."""
+        """Use LISA's tokenizer, fetch images from public addresses only, and keep their alpha.
+
+        LISA's reader drops the alpha channel, which vLLM would paint white.
+        """
+        from vllm_csp.media.connector import choose_connector
+
+        choose_connector()
         model_config.tokenizer_mode = TOKENIZER_MODE
         multimodal = model_config.multimodal_config
         image_options = dict(multimodal.media_io_kwargs.get("image", {}))

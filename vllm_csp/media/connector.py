@@ -1,0 +1,47 @@
+"""What vLLM loads images with on a LISA server."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vllm.exceptions import VLLMClientError, VLLMValidationError
+from vllm.multimodal.media import MediaConnector
+
+from vllm_csp.media.connection import PublicConnection
+from vllm_csp.plugin import MEDIA_CONNECTOR
+
+
+class PublicMediaConnector(MediaConnector):
+    """vLLM's connector on a connection that only reaches public addresses.
+
+    Its own refusals (local files, unknown schemes, data that is no base64) become 400s.
+    """
+
+    def __init__(
+        self,
+        media_io_kwargs: dict[str, dict[str, Any]] | None = None,
+        *,
+        allowed_media_domains: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            media_io_kwargs,
+            PublicConnection(allowed_media_domains or ()),
+            allowed_media_domains=allowed_media_domains,
+            **kwargs,
+        )
+
+    async def load_from_url_async(self, url: str, *args: Any, **kwargs: Any) -> Any:
+        """As in vLLM; raises `VLLMClientError` kinds (4xx) for everything a client can send."""
+        try:
+            return await super().load_from_url_async(url, *args, **kwargs)
+        except VLLMClientError:
+            raise
+        except (ValueError, NotImplementedError, RuntimeError) as error:
+            raise VLLMValidationError(str(error), parameter="image_url") from error
+
+
+def choose_connector() -> None:
+    """Make this the server's connector, unless the operator chose another."""
+    os.environ.setdefault("VLLM_MEDIA_CONNECTOR", MEDIA_CONNECTOR)
