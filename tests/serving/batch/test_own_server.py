@@ -53,6 +53,7 @@ def exists(number: int) -> bool:
     return True
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("seed", "deaths"),
     [(0, 1), *(pytest.param(seed, 5, marks=pytest.mark.slow) for seed in (1, 2))],
