@@ -225,17 +225,18 @@ def _report(job: Job, summary: dict[str, object], *, as_json: bool) -> None:
     if job.stopped:
         console.print("stopped: the same command with --resume goes on from here")
     else:
-        console.print(f"wrote {job.output.path}", highlight=False, markup=False)
+        console.print(f"wrote {job.output.path}", highlight=False, markup=False, soft_wrap=True)
     if job.tally.failed:
         console.print(
             f"failed rows have an `error` in {job.output.journal}; --resume tries them again",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
 
 
 def _failed(error: Exception, code: int) -> typer.Exit:
-    console.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
+    console.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
     return typer.Exit(code)
 
 
