@@ -44,7 +44,8 @@ Checkpoint = Annotated[
         "--checkpoint",
         "-c",
         envvar="VLLM_CSP_CHECKPOINT",
-        help="LISA checkpoint: a folder or a hub id. Default: a small stand-in with random weights.",
+        help="LISA checkpoint: a folder or a hub id. "
+        "Default: a small stand-in with random weights.",
     ),
 ]
 

@@ -82,8 +82,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
 
 def _is_torn(raw: bytes) -> bool:
     """Whether this may be the beginning of a journal's first line."""
-    begins = any(start.startswith(raw[: len(start)]) for start in STARTS)
-    return begins and not raw.endswith(b"\n")
+    # A loss of power may leave zeros where the rest would have been.
+    written = raw.rstrip(b"\0")
+    begins = any(start.startswith(written[: len(start)]) for start in STARTS)
+    return bool(written) and begins and not raw.endswith(b"\n")
 
 
 def _parse(raw: bytes) -> dict[str, Any] | None:

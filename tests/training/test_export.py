@@ -43,7 +43,10 @@ def student(sam: dict[str, torch.Tensor], tokenizer: LisaTokenizer) -> Student:
     torch.manual_seed(0)
     student = Student(SHAPE, tokenizer.vocab_size).eval()
     student.load_sam(sam)
-    # Queries as large as a trained network's, so that the masks differ.
+    # As a trained network's: layers that do something, queries large enough to tell masks apart.
+    for name, parameter in student.language_model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            torch.nn.init.normal_(parameter, std=0.1)
     torch.nn.init.normal_(student.text_hidden_fcs[2].weight, std=0.1)
     return student.half().float()
 

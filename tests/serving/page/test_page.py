@@ -48,7 +48,8 @@ def test_an_answer_streams_in_and_its_mask_is_drawn(page: Page, server: Server) 
     [text] = page.all(".answer .text")
     assert " ".join(text.text.split()) == one.text("fp32")
     texts = list(dict.fromkeys(filter(None, page.run("return window.texts"))))
-    assert len(texts) > 3 and all(map(texts[-1].startswith, texts))
+    # How many pieces arrive apart depends on how busy the machine is.
+    assert len(texts) > 1 and all(map(texts[-1].startswith, texts))
     expected = masks_of(server, one.image_file, one.question_text, mode="generate")[0]
     changed = drawn(page, before)
     assert not (changed & ~expected).any()
