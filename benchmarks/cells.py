@@ -11,6 +11,13 @@ from typing import Any
 
 MARK = "cell: "
 
+# What `vllm_csp.allocator` does, for glibc in a process that does not load LISA.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+
 
 def report_cell(result: Any) -> None:
     """Called in the cell's process: hand `result` (JSON) to `run_cell`."""

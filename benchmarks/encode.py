@@ -1,33 +1,29 @@
 """Seconds that SAM's image encoders take for an image: ViT-H, and MobileSAM's TinyViT.
 
     python -m benchmarks.encode [--encoders vit_h mobile_sam] [--dtypes bfloat16] [--batches 1]
+    python -m benchmarks.encode --encoders mobile_sam --allocators kept default
 
-Random weights, which take the same time as trained ones. Every encoder and dtype runs in its own
-process; repeats go round all of them, and the median over repeats is reported. The last line on
-stdout is one JSON document; rows go to benchmarks/results/encode.csv.
+Random weights, which take the same time as trained ones. Every encoder, dtype and setting of the
+allocator runs in its own process; repeats go round all of them, and the median over repeats is
+reported. The last line on stdout is one JSON document; rows go to benchmarks/results/encode.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import os
-import platform
 import statistics
 import sys
 import time
 from itertools import product
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmarks.cells import report_cell, run_cell
-from benchmarks.prefill import KEEP_MEMORY
+from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
+from benchmarks.report import report_rows
 
 if TYPE_CHECKING:
     from torch import nn
 
-RESULTS = Path(__file__).parent / "results"
+ALLOCATORS: dict[str, dict[str, str]] = {"kept": KEEP_MEMORY, "default": {}}
 ENCODERS = ["vit_h", "mobile_sam"]
 
 
@@ -37,27 +33,32 @@ def main() -> None:
     if arguments.cell:
         report_cell(measure(arguments.encoders[0], arguments.dtypes[0], arguments.batches))
         return
-    seconds: dict[tuple[str, str, int], list[float]] = {}
+    seconds: dict[tuple[str, str, str, int], list[float]] = {}
     counts = {encoder: work(encoder) for encoder in arguments.encoders}
     for repeat in range(arguments.repeats):
-        for encoder, dtype in product(arguments.encoders, arguments.dtypes):
+        for encoder, dtype, allocator in product(
+            arguments.encoders, arguments.dtypes, arguments.allocators
+        ):
             cell = ["--cell", "--encoders", encoder, "--dtypes", dtype]
             cell += ["--batches", *map(str, arguments.batches)]
-            measured = run_cell("benchmarks.encode", cell, KEEP_MEMORY)
+            measured = run_cell("benchmarks.encode", cell, ALLOCATORS[allocator])
             for batch, value in zip(arguments.batches, measured, strict=True):
-                seconds.setdefault((encoder, dtype, batch), []).append(value)
-            print(f"repeat {repeat + 1} {encoder} {dtype}: {measured}", file=sys.stderr, flush=True)
+                seconds.setdefault((encoder, dtype, allocator, batch), []).append(value)
+            name = f"{encoder} {dtype} {allocator}"
+            print(f"repeat {repeat + 1} {name}: {measured}", file=sys.stderr, flush=True)
     rows = [
         {
             "encoder": encoder,
             "dtype": dtype,
+            "allocator": allocator,
             "batch": batch,
             "seconds_per_image": round(statistics.median(values), 4),
             **counts[encoder],
         }
-        for (encoder, dtype, batch), values in seconds.items()
+        for (encoder, dtype, allocator, batch), values in seconds.items()
     ]
-    _report(rows, arguments.repeats)
+    title = "SAM image encoders, 1024 x 1024 pixels"
+    report_rows("encode", title, rows, {"repeats": arguments.repeats})
 
 
 def measure(encoder: str, dtype: str, batches: list[int]) -> list[float]:
@@ -103,33 +104,6 @@ def _build(encoder: str) -> nn.Module:
     return build_encoder({"vit_h": VIT_H, "mobile_sam": MOBILE_SAM}[encoder]).eval()
 
 
-def _report(rows: list[dict[str, Any]], repeats: int) -> None:
-    import torch
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="SAM image encoders, 1024 x 1024 pixels")
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console(stderr=True).print(table)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "encode.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    has_gpu = torch.cuda.is_available()
-    setting = {
-        "repeats": repeats,
-        "device": torch.cuda.get_device_name() if has_gpu else platform.machine(),
-        "cpu_cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 1),
-        "torch": torch.__version__,
-    }
-    print(json.dumps({"setting": setting, "rows": rows}))
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -137,6 +111,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--encoders", nargs="+", default=ENCODERS, choices=ENCODERS)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    parser.add_argument(
+        "--allocators", nargs="+", default=["kept"], choices=list(ALLOCATORS), help="Of glibc."
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cell", action="store_true", help="Measure here, once; print seconds.")
     return parser.parse_args()

@@ -11,18 +11,17 @@ line on stdout is one JSON document; rows go to benchmarks/results/policies.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import report_cell, run_cell
+from benchmarks.report import report_rows
 
 PHOTOS = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg")
 QUESTIONS = ("Please segment the largest object in this image.", "Where is the face?")
 CLUSTERS = ("grid", "uniform", "random", "cls", "seg_first")
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -122,21 +121,8 @@ def _row(name: str, result: dict[str, Any], dense: dict[str, Any]) -> dict[str, 
 
 
 def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"policies at {arguments.mean:g} of 256 visual tokens per layer")
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console(stderr=True, width=150).print(table)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "policies.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(json.dumps({"mean": arguments.mean, "rows": rows}))
+    title = f"policies at {arguments.mean:g} of 256 visual tokens per layer"
+    report_rows("policies", title, rows, {"mean": arguments.mean})
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,33 +14,24 @@ benchmarks/results/prefill-<dtype>.csv.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import os
-import platform
 import statistics
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import report_cell, run_cell
+from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
+from benchmarks.report import report_rows
 
 TEXT_TOKENS = 64
+HIDDEN = 1024
 POLICIES: dict[str, dict[str, Any]] = {
     "stock": {},
     "dense": {"policy": "dense"},
     "csp-65": {"policy": "csp", "preset": "65"},
     "csp-70": {"policy": "csp", "preset": "70"},
 }
-# What `vllm_csp.allocator` does, for glibc in a process that does not load LISA.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
-RESULTS = Path(__file__).parent / "results"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
 
 
@@ -174,43 +165,21 @@ def _row(
 
 
 def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title=f"prefill, {arguments.layers} layers x {arguments.hidden}, {arguments.dtype}"
+    size = f"{arguments.layers} layers x {arguments.hidden}"
+    names = ("dtype", "layers", "hidden", "repeats", "rounds")
+    width = "" if arguments.hidden == HIDDEN else f"-{arguments.hidden}"
+    report_rows(
+        f"prefill-{arguments.dtype}{width}",
+        f"prefill, {size}, {arguments.dtype}",
+        rows,
+        {**{name: getattr(arguments, name) for name in names}, "text_tokens": TEXT_TOKENS},
     )
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console(stderr=True).print(table)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"prefill-{arguments.dtype}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    setting = {
-        "dtype": arguments.dtype,
-        "layers": arguments.layers,
-        "hidden": arguments.hidden,
-        "text_tokens": TEXT_TOKENS,
-        "repeats": arguments.repeats,
-        "rounds": arguments.rounds,
-        "cpu_cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "torch": version("torch"),
-        "vllm": version("vllm"),
-    }
-    document = {"setting": setting, "rows": rows}
-    (RESULTS / f"prefill-{arguments.dtype}.json").write_text(json.dumps(document, indent=1))
-    print(json.dumps({"setting": setting, "rows": rows}))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--hidden", type=int, default=HIDDEN)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])

@@ -20,7 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.report import RESULTS
+
 SWEEP = Path(__file__).parent / "ranking.json"
 
 

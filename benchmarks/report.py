@@ -1,0 +1,51 @@
+"""Shows the rows of a benchmark, keeps them, and says where they were measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def report_rows(name: str, title: str, rows: list[dict[str, Any]], setting: dict[str, Any]) -> None:
+    """Print a table; write results/<name>.csv and .json; print the document as the last line.
+
+    setting: what was run; the machine and the versions are added.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console(stderr=True, width=150).print(table)
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    document = {"setting": {**setting, **machine()}, "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document))
+
+
+def machine() -> dict[str, Any]:
+    """Processor or GPU, cores, how busy they are, versions."""
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if has_gpu else platform.machine(),
+        "cpu_cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "torch": version("torch"),
+        "vllm": version("vllm"),
+    }
