@@ -115,11 +115,29 @@ def test_every_hop_is_checked_where_redirects_are_allowed(
     assert fetch(allowed, "127.0.0.1").size == (8, 6)
     host.asked.clear()
     # Only the first host is trusted; the second is the same machine by another name.
-    with pytest.raises(VLLMValidationError, match="no address on the public internet"):
+    with pytest.raises(VLLMValidationError, match="none of --allowed-media-domains"):
         fetch(host.url(f"redirect?to={host.url('image.png', '127.0.0.2')}"), "127.0.0.1")
     with pytest.raises(VLLMValidationError, match="no http or https address"):
         fetch(host.url("redirect?to=file:///etc/passwd"), "127.0.0.1")
     assert host.asked == ["/redirect", "/redirect"]
+
+
+@pytest.mark.parametrize("target", ["http://93.184.215.14/a.png", "https://example.com/a.png"])
+def test_with_named_hosts_no_public_one_is_fetched_from(
+    host: Host, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setenv("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "1")
+    host.asked.clear()
+    with pytest.raises(VLLMClientError):
+        fetch(target, "127.0.0.1")
+    assert host.asked == []
+    with pytest.raises(VLLMValidationError, match="none of --allowed-media-domains"):
+        fetch(host.url(f"redirect?to={target}"), "127.0.0.1")
+    assert host.asked == ["/redirect"]
+
+
+def test_named_hosts_are_compared_without_case(host: Host) -> None:
+    assert fetch(host.url("image.png", "localhost"), "localhost", "LocalHost").size == (8, 6)
 
 
 def test_downloads_are_bounded(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,13 +29,14 @@ _CHUNK = 64 << 10
 class PublicConnection(HTTPConnection):
     """vLLM's downloads, with every hop's address checked after it was resolved.
 
-    trusted: hosts that the operator named with --allowed-media-domains; these may be private.
+    trusted: hosts that the operator named with --allowed-media-domains; these may be private, and
+    when there are any, no others are fetched from, by redirects neither.
     Proxies of the environment are not used: the address could not be checked behind one.
     """
 
     def __init__(self, trusted: Collection[str] = ()) -> None:
         super().__init__()
-        self._trusted = frozenset(trusted)
+        self._trusted = frozenset(host.lower() for host in trusted)
 
     def get_bytes(
         self,
@@ -118,6 +119,8 @@ class PublicConnection(HTTPConnection):
             raise _refusal(url, "it has a user name or password")
         if host in self._trusted:
             return parsed
+        if self._trusted:
+            raise _refusal(url, "its host is none of --allowed-media-domains")
         if _is_literal(host):
             # aiohttp does not resolve these.
             require_public(host)
