@@ -1,59 +1,102 @@
-"""Fetches masks from the engine, many finished answers in one call."""
+"""Fetches masks from the engines, many finished answers in one call."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from PIL import Image
 from vllm.engine.protocol import EngineClient
 
 from vllm_csp.images import sam_resize
+from vllm_csp.serving.engines import EngineCall, engine_calls
 from vllm_csp.serving.metrics import Metrics
 from vllm_csp.worker import ImagePixels, MaskJob, WorkerReply
 
 RELEASE_DELAY = 0.05  # seconds that a release waits for a decode call to ride on
 
+Result = dict[str, Any]
+
 
 class MaskError(RuntimeError):
-    """The engine no longer had what a mask needs."""
+    """No engine had what a mask needs."""
 
 
 class MaskClient:
-    """One per API process; answers that finish during a call share the next one."""
+    """One per API process.
+
+    vLLM does not say to which engine it gave a request: all are asked, and one knows it.
+    """
 
     def __init__(self, engine: EngineClient) -> None:
-        self._engine = engine
-        self._metrics = Metrics.instance()
-        self._waiting: list[tuple[MaskJob, list[ImagePixels], asyncio.Future[dict[str, Any]]]] = []
-        self._released: list[str] = []
-        self._runner: asyncio.Task[None] | None = None
+        calls = engine_calls(engine, "csp_decode_masks")
+        self._lines = [MaskLine(call, number) for number, call in enumerate(calls)]
 
-    async def decode(self, job: MaskJob, image: Image.Image) -> dict[str, Any]:
+    async def decode(self, job: MaskJob, image: Image.Image) -> Result:
         """Packed masks of one answer; `image` is sent only if its embedding was evicted.
 
         Raises `MaskError` when the request's queries are gone.
         """
-        result = await self._submit(job, [])
+        line, result = await self._find(job)
         if result.get("missing") == "image":
             pixels = await asyncio.to_thread(image_pixels, job["image_key"], image)
-            result = await self._submit(job, [pixels])
+            result = await line.submit(job, [pixels])
         if "missing" in result:
             raise MaskError(f"the engine lost the {result['missing']} before its masks were made")
         return result
 
     def release(self, request_key: str) -> None:
-        """Tell the engine, soon, that nothing more is wanted of a request."""
-        self._released.append(request_key)
-        self._start()
+        """Tell the engines, soon, that nothing more is wanted of a request."""
+        for line in self._lines:
+            line.release(request_key)
 
-    def _submit(self, job: MaskJob, images: list[ImagePixels]) -> asyncio.Future[dict[str, Any]]:
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    async def _find(self, job: MaskJob) -> tuple[MaskLine, Result]:
+        """The first answer of an engine that knows the request, or the last of one that does not.
+
+        Raises what the calls raised if no engine answers.
+        """
+        asked = {line.submit(job, []): line for line in self._lines}
+        answers: list[tuple[MaskLine, Result]] = []
+        errors: list[BaseException] = []
+        waiting = set(asked)
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                if (error := future.exception()) is not None:
+                    errors.append(error)
+                elif future.result().get("missing") != "request":
+                    return asked[future], future.result()
+                else:
+                    answers.append((asked[future], future.result()))
+        if errors:
+            raise errors[0]
+        return answers[-1]
+
+
+class MaskLine:
+    """The line to one engine; answers that finish during a call share the next one."""
+
+    def __init__(self, call: EngineCall, number: int = 0) -> None:
+        self._call = call
+        self._observe = partial(Metrics.instance().observe_call, number)
+        self._waiting: list[tuple[MaskJob, list[ImagePixels], asyncio.Future[Result]]] = []
+        self._released: list[str] = []
+        self._runner: asyncio.Task[None] | None = None
+
+    def submit(self, job: MaskJob, images: list[ImagePixels]) -> asyncio.Future[Result]:
+        """The worker's result for a job (see `csp_decode_masks`)."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, images, future))
         self._start()
         return future
+
+    def release(self, request_key: str) -> None:
+        """Forget a request with the next call."""
+        self._released.append(request_key)
+        self._start()
 
     def _start(self) -> None:
         if self._runner is None or self._runner.done():
@@ -66,7 +109,7 @@ class MaskClient:
             batch, self._waiting = self._waiting, []
             released, self._released = self._released, []
             try:
-                results = await self._call(batch, released)
+                results = await self._ask(batch, released)
             except Exception as error:
                 for _, _, future in batch:
                     if not future.done():
@@ -76,21 +119,21 @@ class MaskClient:
                 if not future.done():
                     future.set_result(result)
 
-    async def _call(
+    async def _ask(
         self,
-        batch: Sequence[tuple[MaskJob, list[ImagePixels], asyncio.Future[dict[str, Any]]]],
+        batch: Sequence[tuple[MaskJob, list[ImagePixels], asyncio.Future[Result]]],
         released: list[str],
-    ) -> list[dict[str, Any]]:
+    ) -> list[Result]:
         jobs = [job for job, _, _ in batch]
         images = [image for _, some, _ in batch for image in some]
         began = time.monotonic()
-        replies = await self._engine.collective_rpc(
-            "csp_decode_masks", args=(jobs, images, released)
-        )
+        replies = await self._call(jobs, images, released)
         # One reply per worker; only the decoding rank gives one.
         reply: WorkerReply = next(one for one in replies if one is not None)
-        self._metrics.observe_call(len(jobs), time.monotonic() - began, reply["counters"])
-        return reply["results"]
+        results = reply["results"]
+        decoded = sum("missing" not in result for result in results)
+        self._observe(decoded, time.monotonic() - began, reply["counters"])
+        return results
 
 
 def image_pixels(image_key: str, image: Image.Image) -> ImagePixels:

@@ -31,31 +31,36 @@ class Metrics:
         self.visual_tokens = Counter(
             "vllm_csp:visual_tokens", "Image tokens that a stage ran on.", ["stage"]
         )
-        self.kept_ratio = Gauge(
-            "vllm_csp:visual_tokens_kept_ratio", "Image-token layers over those of `dense`."
+        self.kept_ratio = _gauge(
+            "visual_tokens_kept_ratio", "Image-token layers over those of `dense`."
         )
         self.encode_seconds = Counter("vllm_csp:sam_encode_seconds", "Time in SAM's image encoder.")
         self.cache_queries = Counter("vllm_csp:sam_cache_queries", "Image embeddings looked up.")
         self.cache_hits = Counter("vllm_csp:sam_cache_hits", "Image embeddings found.")
-        self.held_streams = Gauge("vllm_csp:held_streams", "Sequences whose queries are held.")
-        self.held_embeddings = Gauge("vllm_csp:held_embeddings", "Image embeddings held.")
-        self.pinned_embeddings = Gauge(
-            "vllm_csp:pinned_embeddings", "Image embeddings that a running request needs."
+        self.held_streams = _gauge("held_streams", "Sequences whose queries are held.")
+        self.held_embeddings = _gauge("held_embeddings", "Image embeddings held.")
+        self.pinned_embeddings = _gauge(
+            "pinned_embeddings", "Image embeddings that a running request needs."
         )
-        self._seen = {"encode_seconds": 0.0, "hits": 0.0, "queries": 0.0}
+        self._held: dict[int, Mapping[str, float]] = {}
 
-    def observe_call(self, num_answers: int, seconds: float, counters: Mapping[str, float]) -> None:
-        """Note one call to the engine and the counters that came back with it."""
+    def observe_call(
+        self, engine: int, num_answers: int, seconds: float, counters: Mapping[str, float]
+    ) -> None:
+        """Note one call to an engine and the counters that came back with it."""
         if num_answers:
             self.decode_seconds.observe(seconds)
             self.decode_batch_size.observe(num_answers)
-        hits = counters["embedding_hits"]
-        self._advance(self.cache_hits, "hits", hits)
-        self._advance(self.cache_queries, "queries", hits + counters["embedding_misses"])
-        self._advance(self.encode_seconds, "encode_seconds", counters["encode_seconds"])
-        self.held_streams.set(counters["streams"])
-        self.held_embeddings.set(counters["embeddings"])
-        self.pinned_embeddings.set(counters["pinned"])
+        self.cache_hits.inc(counters["new_hits"])
+        self.cache_queries.inc(counters["new_hits"] + counters["new_misses"])
+        self.encode_seconds.inc(counters["new_encode_seconds"])
+        self._held[engine] = counters
+        for gauge, name in (
+            (self.held_streams, "streams"),
+            (self.held_embeddings, "embeddings"),
+            (self.pinned_embeddings, "pinned"),
+        ):
+            gauge.set(sum(held[name] for held in self._held.values()))
 
     def observe_image(self, kept_per_stage: Sequence[int], kept_ratio: float) -> None:
         """Note one image that went through the stages."""
@@ -63,7 +68,7 @@ class Metrics:
             self.visual_tokens.labels(stage=str(stage)).inc(kept)
         self.kept_ratio.set(kept_ratio)
 
-    def _advance(self, counter: Counter, name: str, value: float) -> None:
-        # The engine's own count only grows, unless it was restarted.
-        counter.inc(max(0.0, value - self._seen[name]))
-        self._seen[name] = value
+
+def _gauge(name: str, description: str) -> Gauge:
+    """A figure of the engines, which several API processes report: the latest one holds."""
+    return Gauge(f"vllm_csp:{name}", description, multiprocess_mode="mostrecent")

@@ -34,7 +34,11 @@ class ImagePixels(TypedDict):
 
 
 class WorkerReply(TypedDict):
-    """Per job its result (see `csp_decode_masks`), and the worker's counters."""
+    """Per job its result (see `csp_decode_masks`), and the worker's counters.
+
+    counters: those of `csp_held`, and the increments since the last reply, to whichever of several
+    API processes that went.
+    """
 
     results: list[dict[str, Any]]
     counters: dict[str, float]
@@ -44,6 +48,7 @@ class MaskWorkerExtension:
     """Mixed into the worker class (`worker_extension_cls`)."""
 
     model_runner: Any
+    _csp_told: dict[str, float]
 
     def csp_decode_masks(
         self, jobs: list[MaskJob], images: list[ImagePixels], released: list[str]
@@ -62,7 +67,7 @@ class MaskWorkerExtension:
             results = self._decode(model, jobs)
         for key in released:
             model.recorder.store.release(key)
-        return None if results is None else {"results": results, "counters": self.csp_held()}
+        return None if results is None else {"results": results, "counters": self._csp_counters()}
 
     def csp_held(self) -> dict[str, float]:
         """What is held for requests, and what the embedding cache has done since start."""
@@ -76,6 +81,18 @@ class MaskWorkerExtension:
             "embedding_misses": cache.misses,
             "encode_seconds": model.masks.encode_seconds,
         }
+
+    def _csp_counters(self) -> dict[str, float]:
+        held = self.csp_held()
+        told: dict[str, float] = self.__dict__.get("_csp_told", {})
+        names = {
+            "new_hits": "embedding_hits",
+            "new_misses": "embedding_misses",
+            "new_encode_seconds": "encode_seconds",
+        }
+        new = {name: held[total] - told.get(total, 0.0) for name, total in names.items()}
+        self._csp_told = held
+        return {**held, **new}
 
     @staticmethod
     def _encode(model: LISAForCausalLM, images: list[ImagePixels]) -> None:

@@ -1,0 +1,120 @@
+"""Several engines, several API servers: masks come from the engine that has their queries."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.chat import question_body
+from tests.conftest import KV_CACHE_BYTES
+from tests.oracle import Recording, recording
+from tests.overlap import iou
+from tests.pictures import data_url
+from tests.server import Server, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+FORCED = ["d02-forced0", "dg1-forced0", "dg1-forced1", "dg1-forced2", "d08-forced0"]
+GENERATED = ["d03-answer", "d10-answer"]
+ASKED = [*FORCED, *GENERATED] * 4
+FLAGS = (
+    *("--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "8"),
+    *("--kv-cache-memory-bytes", str(KV_CACHE_BYTES), "--enable-log-requests"),
+)
+SETUPS = {
+    "two engines": (2, 2, ["--data-parallel-size", "2"]),
+    "two engines, one API server": (
+        *(2, 1),
+        ["--data-parallel-size", "2", "--api-server-count", "1"],
+    ),
+    "two API servers": (1, 2, ["--api-server-count", "2"]),
+}
+
+
+@pytest.fixture(scope="module", params=SETUPS)
+def setup(
+    request: pytest.FixtureRequest, oracle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, int, int]]:
+    """A server, its engines and API servers."""
+    num_engines, num_api_servers, flags = SETUPS[request.param]
+    log = tmp_path_factory.mktemp("parallel") / "vllm.log"
+    with serving(oracle / "checkpoint", log, *FLAGS, *flags, key="a-key-of-the-tests") as server:
+        yield server, num_engines, num_api_servers
+
+
+def test_masks_are_lisas_whoever_answers(setup: tuple[Server, int, int]) -> None:
+    server, num_engines, num_api_servers = setup
+    with ThreadPoolExecutor(8) as threads:
+        asked = [recording(name) for name in ASKED]
+        # Each with a connection of its own, which the kernel gives to one of the API servers.
+        replies = list(threads.map(lambda one: server.chat(question_body(one)), asked))
+    for reply, one in zip(replies, asked, strict=True):
+        assert reply.status_code == 200, reply.text
+        assert_lisas(reply.json()["choices"][0]["message"]["masks"], one)
+    assert len(by_engine(server)) == num_engines
+    assert len(by_api_server(server)) == num_api_servers
+
+
+def test_one_call_may_be_answered_by_several_engines(setup: tuple[Server, int, int]) -> None:
+    server, _, _ = setup
+    asked = [recording(name) for name in FORCED[:4]]
+    questions = [one.question_text for one in asked] * 4
+    image = data_url(asked[0].image_file.read_bytes())
+    with server.client() as client:
+        reply = client.post("/v1/segment", json={"image": image, "questions": questions})
+    assert reply.status_code == 200, reply.text
+    for result, one in zip(reply.json()["results"], asked * 4, strict=True):
+        assert_lisas(result["masks"], one)
+
+
+def test_every_mask_is_counted_once(setup: tuple[Server, int, int]) -> None:
+    """Each API server has counters of its own, and each engine; `/metrics` adds them up."""
+    server, num_engines, _ = setup
+    one = recording("dg1-forced0")
+    before = metrics(server)
+    for _ in range(6):
+        assert server.chat(question_body(one)).status_code == 200
+    after = metrics(server)
+    assert after["vllm_csp:masks_total"] - before["vllm_csp:masks_total"] == 6
+    misses = [
+        found["vllm_csp:sam_cache_queries_total"] - found["vllm_csp:sam_cache_hits_total"]
+        for found in (before, after)
+    ]
+    # Five pictures, encoded at most once by each engine.
+    assert misses[0] <= misses[1] <= 5 * num_engines
+
+
+def assert_lisas(masks: list[dict[str, Any]], one: Recording) -> None:
+    [mask] = masks
+    assert iou(mask, one.masks("fp32")[0]) >= 0.999
+
+
+def metrics(server: Server) -> Counter[str]:
+    """Sums over labels."""
+    found: Counter[str] = Counter()
+    text = httpx.get(f"{server.url}/metrics").raise_for_status().text
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            found[name.split("{")[0]] += float(value)  # type: ignore[assignment]
+    return found
+
+
+def by_engine(server: Server) -> set[str]:
+    """Engines that have finished requests."""
+    text = httpx.get(f"{server.url}/metrics").raise_for_status().text
+    pattern = r'vllm:request_success_total\{[^}]*engine="(\d+)"[^}]*\} (\S+)'
+    return {engine for engine, count in re.findall(pattern, text) if float(count) > 0}
+
+
+def by_api_server(server: Server) -> set[str]:
+    """API servers that have been asked."""
+    pattern = r"\((\w*Server\w*) pid=\d+\).*Received request"
+    return set(re.findall(pattern, server.log.read_text()))
