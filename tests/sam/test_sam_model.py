@@ -204,3 +204,25 @@ else:
     raise AssertionError("the true error is hidden")
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_queries_that_share_an_image_equal_those_that_bring_it(small_sam: MakeSam) -> None:
+    sam = small_sam()
+    embeddings, queries = torch.randn(3, 256, 8, 8), torch.randn(7, 256)
+    owner = [2, 0, 0, 1, 1, 2, 2]
+    alone, iou_alone = sam.decode(embeddings[owner], queries, rows_at_once=1)
+    for rows_at_once in (2, 3, 64):
+        shared, iou = sam.decode(embeddings, queries, owner, rows_at_once)
+        assert torch.allclose(shared, alone, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(iou, iou_alone, rtol=1e-5, atol=1e-5)
+
+
+def test_the_decoder_can_be_trained(small_sam: MakeSam) -> None:
+    sam = small_sam()
+    with torch.enable_grad():
+        logits, _ = sam.decode(torch.randn(2, 256, 8, 8), torch.randn(2, 256))
+        logits.square().mean().backward()
+    untouched = [name for name, one in sam.mask_decoder.named_parameters() if one.grad is None]
+    # The other masks and the score, which LISA does not read; what softmax does not see.
+    spare = ("output_hypernetworks_mlps", "iou_prediction_head")
+    assert all(name.startswith(spare) or name.endswith("k_proj.bias") for name in untouched)

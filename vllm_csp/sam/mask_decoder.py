@@ -1,9 +1,13 @@
 """SAM's mask decoder, batched over queries of different images."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vllm_csp.sam.geometry import SamGeometry
+from vllm_csp.sam.two_way import two_way
 from vllm_csp.sam.upstream import MaskDecoder as UpstreamMaskDecoder
 from vllm_csp.sam.upstream import TwoWayTransformer
 
@@ -15,6 +19,10 @@ MULTIMASK_OUTPUTS = 3
 IOU_HEAD_DEPTH = 3
 IOU_HEAD_HIDDEN_DIM = 256
 
+# Rows at once: a GPU wants work for all of it, a CPU's cache holds little.
+GPU_ROWS = 64
+CPU_ROWS = 8
+
 
 class MaskDecoder(UpstreamMaskDecoder):
     """Prompts and image embeddings to low-resolution mask logits.
@@ -22,7 +30,8 @@ class MaskDecoder(UpstreamMaskDecoder):
     Upstream repeats one image for all prompts, so a caller must loop over images. Rows of the
     decoder do not see each other: here every row brings its own image; results
     are the same up to the rounding of another batch size.
-    Only the mask token LISA reads (`multimask_output=False`: token 0) is turned into a mask.
+    Only the mask token LISA reads (`multimask_output=False`: token 0) is turned into a mask. The
+    same arithmetic in an order of its own: see `two_way` and `_masks`.
     Upstream: segment-anything `modeling/mask_decoder.py`.
     """
 
@@ -47,22 +56,80 @@ class MaskDecoder(UpstreamMaskDecoder):
         image_pe: Tensor,
         sparse_prompts: Tensor,
         dense_prompts: Tensor,
+        owner: Sequence[int] | None = None,
+        rows_at_once: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode one mask per row.
 
-        `image_embeddings`: [Q, C, h, w], the embedding of each row's image. `image_pe`:
-        [1, C, h, w]. `sparse_prompts`: [Q, N, C]. `dense_prompts`: broadcasts to [Q, C, h, w].
-        One dtype for all.
+        `image_embeddings`: [I, C, h, w]; row q is about image `owner[q]`, or q without `owner`.
+        `image_pe`: [1, C, h, w]. `sparse_prompts`: [Q, N, C]. `dense_prompts`: broadcasts to
+        [I, C, h, w]. One dtype for all. `rows_at_once` bounds memory; default: what is fastest.
         Returns: logits [Q, 4h, 4w] and predicted IoU [Q], same dtype.
         """
-        rows, channels, height, width = image_embeddings.shape
-        output_tokens = torch.cat((self.iou_token.weight, self.mask_tokens.weight))
-        tokens = torch.cat((output_tokens.expand(rows, -1, -1), sparse_prompts), dim=1)
-        hidden, pixels = self.transformer(image_embeddings + dense_prompts, image_pe, tokens)
+        rows = sparse_prompts.shape[0]
+        grid = (int(image_embeddings.shape[2]), int(image_embeddings.shape[3]))
+        owner = range(rows) if owner is None else owner
+        step = rows_at_once or (CPU_ROWS if image_embeddings.device.type == "cpu" else GPU_ROWS)
+        if rows == 0:
+            empty = image_embeddings.new_empty
+            return empty(0, 4 * grid[0], 4 * grid[1]), empty(0)
+        # Once per image, however many rows are about it.
+        pixel_pe = _cells(image_pe)
+        pixels = _cells(image_embeddings + dense_prompts)
+        keyed = pixels + pixel_pe
+        logits, predicted_iou = [], []
+        for start in range(0, rows, step):
+            images = _take(owner[start : start + step])
+            tokens, cells = two_way(
+                self.transformer,
+                pixels[images],
+                keyed[images],
+                pixel_pe,
+                self._prompts(sparse_prompts[start : start + step]),
+            )
+            mask_query: Tensor = self.output_hypernetworks_mlps[0](tokens[:, 1])
+            logits.append(self._masks(cells, mask_query, grid))
+            predicted_iou.append(self.iou_prediction_head(tokens[:, 0])[:, 0])
+        return torch.cat(logits), torch.cat(predicted_iou)
 
-        grid = pixels.transpose(1, 2).view(rows, channels, height, width)
-        upscaled: Tensor = self.output_upscaling(grid)
-        mask_query: Tensor = self.output_hypernetworks_mlps[0](hidden[:, 1])
-        logits = torch.bmm(mask_query.unsqueeze(1), upscaled.flatten(2))
-        predicted_iou: Tensor = self.iou_prediction_head(hidden[:, 0])
-        return logits.view(rows, 4 * height, 4 * width), predicted_iou[:, 0]
+    def _prompts(self, sparse_prompts: Tensor) -> Tensor:
+        output_tokens = torch.cat((self.iou_token.weight, self.mask_tokens.weight))
+        return torch.cat(
+            (output_tokens.expand(sparse_prompts.shape[0], -1, -1), sparse_prompts), dim=1
+        )
+
+    def _masks(self, cells: Tensor, mask_query: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Cells [Q, h * w, C], each made 4 x 4 pixels, times a query [Q, C / 8]: [Q, 4h, 4w].
+
+        Upstream's transposed convolutions with stride = kernel = 2 do not overlap: each is one
+        matrix product, and pixels need not be put in their order before they are single numbers.
+        """
+        first, norm, _, second, _ = self.output_upscaling
+        rows, (height, width) = cells.shape[0], grid
+        pixels = _quadruple(cells, first.weight, first.bias)
+        pixels = functional.layer_norm(pixels, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+        pixels = _quadruple(functional.gelu(pixels), second.weight, second.bias)
+        pixels = functional.gelu(pixels).view(rows, -1, mask_query.shape[-1])
+        logits = torch.bmm(pixels, mask_query.unsqueeze(2))
+        logits = logits.view(rows, height, width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+        return logits.reshape(rows, 4 * height, 4 * width)
+
+
+def _take(images: Sequence[int]) -> slice | list[int]:
+    """An index for these rows: a slice, which copies nothing, if they lie side by side."""
+    if list(images) == list(range(images[0], images[0] + len(images))):
+        return slice(images[0], images[0] + len(images))
+    return list(images)
+
+
+def _cells(grid: Tensor) -> Tensor:
+    """[Q, C, h, w] -> [Q, h * w, C]."""
+    return grid.flatten(2).transpose(1, 2).contiguous()
+
+
+def _quadruple(cells: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A transposed convolution [C, D, 2, 2] of cells [..., C]: [..., 2, 2, D]."""
+    outputs = weight.shape[1]
+    matrix = weight.permute(2, 3, 1, 0).reshape(4 * outputs, -1)
+    pixels = functional.linear(cells, matrix, bias.repeat(4))
+    return pixels.view(*cells.shape[:-1], 2, 2, outputs)

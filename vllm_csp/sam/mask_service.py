@@ -62,9 +62,8 @@ class MaskService:
     ) -> torch.Tensor:
         """Mask logits [sum n, 256, 256] of queries n x [out_dim] per image, in one call."""
         embeddings = torch.stack([image.embedding for image in images])
-        counts = torch.tensor([len(rows) for rows in queries], device=embeddings.device)
-        owner = torch.repeat_interleave(counts, output_size=sum(map(len, queries)))
-        logits, _ = self._sam[0].decode(embeddings[owner], torch.cat(list(queries)))
+        owner = [image for image, rows in enumerate(queries) for _ in rows]
+        logits, _ = self._sam[0].decode(embeddings, torch.cat(list(queries)), owner)
         return logits
 
     @torch.inference_mode()

@@ -14,7 +14,6 @@ from vllm_csp.sam.vit_geometry import VIT_H
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-DECODE_ROWS = 64
 STEP_COUNT = ".num_batches_tracked"
 
 
@@ -85,29 +84,34 @@ class Sam(nn.Module):
         return embeddings
 
     def decode(
-        self, image_embeddings: Tensor, queries: Tensor, rows_at_once: int = DECODE_ROWS
+        self,
+        image_embeddings: Tensor,
+        queries: Tensor,
+        owner: Sequence[int] | None = None,
+        rows_at_once: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode one mask per query, over any mix of images.
 
-        `image_embeddings`: [Q, C, h, w], gathered per query. `queries`: [Q, C], any float dtype.
-        `rows_at_once` bounds memory; like Q itself it changes results by rounding only.
+        `image_embeddings`: [I, C, h, w]; query q is about image `owner[q]`, or q without `owner`.
+        `queries`: [Q, C], any float dtype. `rows_at_once` bounds memory; like Q itself it changes
+        results by rounding only.
         Returns: logits [Q, 4h, 4w] and predicted IoU [Q], in the module's dtype. LISA never trains
         the IoU head: see `postprocess.masks_from_logits` for a score.
         Raises: ValueError when the two disagree on Q.
         """
         rows = queries.shape[0]
-        if image_embeddings.shape[0] != rows:
-            raise ValueError(f"{image_embeddings.shape[0]} image embeddings for {rows} queries")
-        side = self.geometry.mask_size
-        logits = torch.empty((rows, side, side), dtype=self.dtype, device=self.device)
-        predicted_iou = torch.empty(rows, dtype=self.dtype, device=self.device)
-        image_pe = self.prompt_encoder.get_dense_pe()
-        for start in range(0, rows, rows_at_once):
-            part = slice(start, start + rows_at_once)
-            sparse, dense = self.prompt_encoder(queries[part])
-            logits[part], predicted_iou[part] = self.mask_decoder(
-                image_embeddings[part].to(self.dtype), image_pe, sparse, dense
-            )
+        named = image_embeddings.shape[0] if owner is None else len(owner)
+        if named != rows:
+            raise ValueError(f"{named} image embeddings for {rows} queries")
+        sparse, dense = self.prompt_encoder(queries)
+        logits, predicted_iou = self.mask_decoder(
+            image_embeddings.to(self.dtype),
+            self.prompt_encoder.get_dense_pe(),
+            sparse,
+            dense,
+            owner,
+            rows_at_once,
+        )
         return logits, predicted_iou
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:

@@ -16,7 +16,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -96,8 +96,35 @@ if TYPE_CHECKING:
             mask_in_chans: int,
         ) -> None: ...
 
+    class Attention(nn.Module):
+        """Upstream `modeling/transformer.py`."""
+
+        num_heads: int
+        internal_dim: int
+        q_proj: nn.Linear
+        k_proj: nn.Linear
+        v_proj: nn.Linear
+        out_proj: nn.Linear
+
+    class TwoWayAttentionBlock(nn.Module):
+        """Upstream `modeling/transformer.py`."""
+
+        self_attn: Any
+        norm1: nn.LayerNorm
+        cross_attn_token_to_image: Attention
+        norm2: nn.LayerNorm
+        mlp: nn.Module
+        norm3: nn.LayerNorm
+        norm4: nn.LayerNorm
+        cross_attn_image_to_token: Attention
+        skip_first_layer_pe: bool
+
     class TwoWayTransformer(nn.Module):
         """Upstream `modeling/transformer.py`."""
+
+        layers: Any  # of TwoWayAttentionBlock
+        final_attn_token_to_image: Attention
+        norm_final_attn: nn.LayerNorm
 
         def __init__(
             self, *, depth: int, embedding_dim: int, num_heads: int, mlp_dim: int
@@ -113,7 +140,7 @@ if TYPE_CHECKING:
         transformer: TwoWayTransformer
         iou_token: nn.Embedding
         mask_tokens: nn.Embedding
-        output_upscaling: nn.Sequential
+        output_upscaling: Any
         output_hypernetworks_mlps: nn.ModuleList
         iou_prediction_head: nn.Module
 
@@ -133,5 +160,6 @@ else:
     PromptEncoder = _modeling.PromptEncoder
     PositionEmbeddingRandom = _modeling.prompt_encoder.PositionEmbeddingRandom
     TwoWayTransformer = _modeling.TwoWayTransformer
+    Attention = _modeling.transformer.Attention
     MaskDecoder = _modeling.MaskDecoder
     LayerNorm2d = _modeling.image_encoder.LayerNorm2d
