@@ -23,9 +23,9 @@ class EmbeddedServer:
 
     def __init__(self, checkpoint: str, flags: Sequence[str], logs: Path) -> None:
         self.num_starts = 0
+        self.checkpoint = checkpoint
+        self.flags = tuple(flags)
         self.logs = logs
-        self._checkpoint = checkpoint
-        self._flags = flags
         self._running = ExitStack()
 
     @property
@@ -41,7 +41,7 @@ class EmbeddedServer:
         self.stop()
         self.num_starts += 1
         self.logs.mkdir(parents=True, exist_ok=True)
-        server = background_server(self._checkpoint, self._flags, self.log)
+        server = background_server(self.checkpoint, self.flags, self.log)
         return self._running.enter_context(server)
 
     def stop(self) -> None:

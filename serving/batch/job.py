@@ -17,11 +17,15 @@ from rich.console import Console
 
 from vllm_csp.serving.batch.asker import Asker
 from vllm_csp.serving.batch.backlog import Backlog
+from vllm_csp.serving.batch.connection import new_client
 from vllm_csp.serving.batch.disk_index import DiskIndex
 from vllm_csp.serving.batch.embedded import EmbeddedEndpoint, EmbeddedServer
 from vllm_csp.serving.batch.endpoint import Endpoint
 from vllm_csp.serving.batch.fleet import Fleet
 from vllm_csp.serving.batch.journal import Journal
+from vllm_csp.serving.batch.on_ray.cluster import CALLS_PER_WORKER, Cluster
+from vllm_csp.serving.batch.on_ray.rounds import Rounds
+from vllm_csp.serving.batch.on_ray.worker import Engine
 from vllm_csp.serving.batch.output import Output
 from vllm_csp.serving.batch.photos import Photos
 from vllm_csp.serving.batch.preflight import check_servers
@@ -33,9 +37,6 @@ from vllm_csp.serving.batch.sources.source import Source, UsageError
 from vllm_csp.serving.batch.stop import Stop
 from vllm_csp.serving.batch.tally import Tally
 from vllm_csp.serving.batch.window import grouped
-
-KEEPALIVE_SECONDS = 3
-"""Less than the 5 s after which vLLM closes idle connections."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,19 @@ class Settings:
     retries: int = 8
     timeout: float = 300
     patience: float = 120
+    rows_per_round: int = 0
 
 
 @dataclass
 class Job:
-    """One run. server: started for it, where there are no `base_urls`."""
+    """One run. server: started for it, where there are no `base_urls`; cluster: starts many."""
 
     source: Source
     output: Output
     settings: Settings
     console: Console
     server: EmbeddedServer | None = None
+    cluster: Cluster | None = None
     tally: Tally = field(default_factory=Tally)
     stopped: bool = False
 
@@ -109,13 +112,17 @@ class Job:
         first = self._first_group(work, journal)
         if first is None:
             return {}
+        work = chain([first], work)
         with ExitStack() as resources:
             url = None
-            if self.server is not None:
+            if self.cluster is not None:
+                with self.console.status("joining the Ray cluster"):
+                    resources.enter_context(self.cluster)
+            elif self.server is not None:
                 resources.callback(self.server.stop)
                 with self.console.status(f"starting a server (it logs to {self.server.logs})"):
                     url = self.server.start()
-            return asyncio.run(self._ask_all(chain([first], work), journal, backlog, url))
+            return asyncio.run(self._ask_all(work, journal, backlog, url))
 
     def _first_group(self, work: Work, journal: Journal) -> list[Row] | None:
         for item in work:
@@ -131,30 +138,63 @@ class Job:
         self.tally.started = time.monotonic()
         self._watch_signals(stop)
         counting = asyncio.create_task(self._count())
-        photos = Photos(self.settings.concurrency + 1)
-        async with self._client() as client, self._fleet(client, url) as fleet:
+        with ProgressReport(self.tally, self.console) as report:
+            tick = self._ticker(backlog, report)
+            if self.cluster is not None:
+                extra = await self._ask_cluster(self.cluster, work, journal, stop, tick)
+            else:
+                extra = await self._ask_servers(work, journal, stop, tick, url)
+        counting.cancel()
+        self.stopped = stop.asked
+        return extra
+
+    async def _ask_servers(
+        self,
+        work: Iterator[Any],
+        journal: Journal,
+        stop: Stop,
+        tick: Callable[[], None],
+        url: str | None,
+    ) -> dict[str, Any]:
+        settings = self.settings
+        photos = Photos(settings.concurrency + 1)
+        client = new_client(settings.timeout, settings.api_key)
+        async with client, self._fleet(client, url) as fleet:
             if url is None:
                 for absent in await check_servers(fleet, client):
                     self.console.print(f"{absent} does not answer yet", highlight=False)
-            asker = Asker(
-                client,
-                fleet,
-                photos,
-                stop,
-                retries=self.settings.retries,
-                model="" if url else self.settings.model,
-            )
-            run = Run(asker, journal, self.tally, stop, concurrency=self.settings.concurrency)
-            with ProgressReport(self.tally, self.console) as report:
-                await run.finish(work, self._ticker(backlog, report))
+            model = "" if url else settings.model
+            asker = Asker(client, fleet, photos, stop, retries=settings.retries, model=model)
+            run = Run(asker, journal, self.tally, stop, concurrency=settings.concurrency)
+            await run.finish(work, tick)
             restarts = self.server.num_starts - 1 if self.server else None
-        counting.cancel()
-        self.stopped = stop.asked
         return {
             "images_read": photos.num_read,
             "retries": asker.num_retries,
             "server_restarts": restarts,
         }
+
+    async def _ask_cluster(
+        self,
+        cluster: Cluster,
+        work: Iterator[Any],
+        journal: Journal,
+        stop: Stop,
+        tick: Callable[[], None],
+    ) -> dict[str, Any]:
+        assert self.server is not None
+        settings = self.settings
+        engine = Engine(
+            checkpoint=self.server.checkpoint,
+            flags=self.server.flags,
+            logs=self.server.logs,
+            pack_size=max(1, settings.concurrency // CALLS_PER_WORKER),
+            retries=settings.retries,
+            timeout=settings.timeout,
+        )
+        rounds = Rounds(cluster, engine, journal, self.tally, stop, rows=settings.rows_per_round)
+        await rounds.finish(work, tick)
+        return {"workers": cluster.num_workers, **rounds.counts}
 
     def _ticker(self, backlog: Backlog, report: ProgressReport) -> Callable[[], None]:
         def tick() -> None:
@@ -167,15 +207,6 @@ class Job:
         # A number for the progress bar; an input that cannot be read fails where it is read.
         with suppress(OSError, ValueError):
             self.tally.total = await asyncio.to_thread(self.source.count)
-
-    def _client(self) -> httpx.AsyncClient:
-        settings = self.settings
-        key = settings.api_key
-        return httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(settings.timeout, connect=10, pool=None),
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
-        )
 
     def _fleet(self, client: httpx.AsyncClient, url: str | None) -> Fleet:
         if url is not None and self.server is not None:

@@ -28,11 +28,6 @@ class Outcome:
     body: dict[str, Any] | None = None
     failure: Failure | None = None
 
-    @property
-    def masks(self) -> list[dict[str, Any]]:
-        """All masks of the answer."""
-        return [] if self.failure else masks_of(self.body or {})
-
     def line(self) -> dict[str, Any]:
         """The JSON object for the output."""
         response = None

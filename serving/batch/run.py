@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
 from vllm_csp.serving.batch.asker import Asker
-from vllm_csp.serving.batch.journal import Journal
 from vllm_csp.serving.batch.outcome import rejected_line
 from vllm_csp.serving.batch.row import Rejected, Row
 from vllm_csp.serving.batch.stop import Stop, StoppedError
@@ -17,11 +18,21 @@ SECONDS_BETWEEN_SYNCS = 1.0
 Work = Iterator[list[Row] | Rejected]
 
 
+class Lines(Protocol):
+    """Where finished rows go: a `Journal`."""
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Take one line."""
+
+    def sync(self) -> None:
+        """Wait until all are safe."""
+
+
 class Run:
     """Asks all rows of some work."""
 
     def __init__(
-        self, asker: Asker, journal: Journal, tally: Tally, stop: Stop, *, concurrency: int
+        self, asker: Asker, journal: Lines, tally: Tally, stop: Stop, *, concurrency: int
     ) -> None:
         self._asker = asker
         self._journal = journal
@@ -35,16 +46,13 @@ class Run:
         After a stop it ends when the rows on their way have been answered. Raises what reading the
         work or writing the journal raises.
         """
-        ticking = asyncio.create_task(self._keep_ticking(tick))
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                await self._feed(work, tasks)
-        except ExceptionGroup as group:
-            # One full disk fails many rows at once.
-            raise group.exceptions[0] from group
-        finally:
-            ticking.cancel()
-            await asyncio.to_thread(self._journal.sync)
+        async with ticking(self._journal, tick):
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    await self._feed(work, tasks)
+            except ExceptionGroup as group:
+                # One full disk fails many rows at once.
+                raise group.exceptions[0] from group
 
     async def _feed(self, work: Work, tasks: asyncio.TaskGroup) -> None:
         turn = 0
@@ -71,17 +79,30 @@ class Run:
             return
         finally:
             self._free.release()
-        self._journal.append(outcome.line())
-        self._tally.count(outcome)
+        line = outcome.line()
+        self._journal.append(line)
+        self._tally.count(line)
 
-    async def _keep_ticking(self, tick: Callable[[], None]) -> None:
+
+@asynccontextmanager
+async def ticking(journal: Lines, tick: Callable[[], None]) -> AsyncIterator[None]:
+    """Sync a journal and call `tick` once a second, and sync once more at the end."""
+
+    async def keep_ticking() -> None:
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_SYNCS)
-            await asyncio.to_thread(self._journal.sync)
+            await asyncio.to_thread(journal.sync)
             tick()
 
+    task = asyncio.create_task(keep_ticking())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.to_thread(journal.sync)
 
-def record_rejected(rejected: Rejected, journal: Journal, tally: Tally) -> None:
+
+def record_rejected(rejected: Rejected, journal: Lines, tally: Tally) -> None:
     """Put a row that is not asked into the journal."""
     journal.append(rejected_line(rejected))
     tally.failures[rejected.code] += 1

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from vllm_csp.serving.batch.outcome import Outcome
+from vllm_csp.serving.batch.outcome import masks_of, succeeded
 
 
 @dataclass
@@ -22,14 +22,15 @@ class Tally:
     failures: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
 
-    def count(self, outcome: Outcome) -> None:
-        """Add the outcome of a row."""
-        if outcome.failure is not None:
-            self.failures[outcome.failure.code] += 1
+    def count(self, line: dict[str, Any]) -> None:
+        """Add a line of the output."""
+        if not succeeded(line):
+            self.failures[line["error"]["code"]] += 1
             return
+        masks = masks_of(line["response"]["body"])
         self.succeeded += 1
-        self.masks += len(outcome.masks)
-        self.without_mask += not outcome.masks
+        self.masks += len(masks)
+        self.without_mask += not masks
 
     @property
     def failed(self) -> int:

@@ -16,15 +16,17 @@ from vllm_csp.serving.batch.embedded import EmbeddedServer
 from vllm_csp.serving.batch.formats.choice import OutputFormat, choose_format
 from vllm_csp.serving.batch.job import Job, Settings
 from vllm_csp.serving.batch.journal import BusyError
+from vllm_csp.serving.batch.on_ray.cluster import LOCAL, Cluster
 from vllm_csp.serving.batch.output import Output
 from vllm_csp.serving.batch.sources.choice import InputKind, open_source
-from vllm_csp.serving.batch.sources.source import Asking
+from vllm_csp.serving.batch.sources.source import Asking, UsageError
 from vllm_csp.serving.batch.summary import summary_table
 
 console = Console(stderr=True)
 
 ASKING = "Questions"
 SERVER = "Server"
+RAY = "Ray"
 LOAD = "Load and failures"
 
 
@@ -147,8 +149,52 @@ def batch(
         str | None,
         typer.Option(rich_help_panel=SERVER, help="Model name to ask for, whatever rows say."),
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            rich_help_panel=RAY,
+            help="Start a server in each of several Ray workers instead of one here.",
+        ),
+    ] = False,
+    ray_workers: Annotated[
+        int,
+        typer.Option(
+            min=0, rich_help_panel=RAY, help="How many. Default: as many as GPUs allow, else 1."
+        ),
+    ] = 0,
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            rich_help_panel=RAY,
+            help="A running cluster, as in auto or head:6379; local starts one on this machine.",
+        ),
+    ] = LOCAL,
+    ray_gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            rich_help_panel=RAY,
+            help="GPUs of each worker. Default: 1 where the cluster has any.",
+        ),
+    ] = None,
+    ray_round: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            rich_help_panel=RAY,
+            help="Rows given to Ray at once, after which workers start anew. "
+            "Default: 50,000 per worker.",
+        ),
+    ] = 0,
     concurrency: Annotated[
-        int, typer.Option(min=1, rich_help_panel=LOAD, help="Most requests on their way at once.")
+        int,
+        typer.Option(
+            min=1,
+            rich_help_panel=LOAD,
+            help="Most requests on their way at once; with --ray, per worker.",
+        ),
     ] = 32,
     look_ahead: Annotated[
         int,
@@ -196,7 +242,10 @@ def batch(
         rows = open_source(source, input_kind, asking, questions=asked, images=images)
         target = Output(output, choose_format(output, output_format, rows.image_ids))
         target.check(Path(source), resume=resume)
+        if ray and base_url:
+            raise UsageError("--ray starts servers of its own: leave --base-url out")
         server = None if base_url else _own_server(checkpoint, policy, preset, server_flags)
+        cluster = Cluster(ray_address, ray_workers, ray_gpus) if ray else None
         settings = Settings(
             base_urls=tuple(base_url or ()),
             api_key=api_key,
@@ -206,8 +255,9 @@ def batch(
             retries=retries,
             timeout=timeout,
             patience=patience,
+            rows_per_round=ray_round,
         )
-        job = Job(rows, target, settings, console, server)
+        job = Job(rows, target, settings, console, server, cluster)
         summary = job.run(resume=resume)
     except (BusyError, ValueError) as error:
         raise _failed(error, 2) from error
@@ -260,4 +310,7 @@ def _own_server(checkpoint: str, policy: str, preset: str, flags: str) -> Embedd
         )
         checkpoint = str(write_standin(CACHE / "standin"))
         chosen = ["--enforce-eager", *SMALL_MODEL_FLAGS, *chosen]
+    elif Path(checkpoint).exists():
+        # Ray workers may have another working folder.
+        checkpoint = str(Path(checkpoint).resolve())
     return EmbeddedServer(checkpoint, chosen, CACHE / "logs")

@@ -45,8 +45,10 @@ def setup(
     """A server, its engines and API servers."""
     num_engines, num_api_servers, flags = SETUPS[request.param]
     log = tmp_path_factory.mktemp("parallel") / "vllm.log"
-    with serving(oracle / "checkpoint", log, *FLAGS, *flags, key="a-key-of-the-tests") as server:
-        yield server, num_engines, num_api_servers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.server.START_SECONDS", 1200)
+        with serving(oracle / "checkpoint", log, *FLAGS, *flags, key="a-key-of-the-tests") as one:
+            yield one, num_engines, num_api_servers
 
 
 def test_masks_are_lisas_whoever_answers(setup: tuple[Server, int, int]) -> None:

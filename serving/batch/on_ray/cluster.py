@@ -1,0 +1,121 @@
+"""The Ray cluster of a batch: one that runs, or one of this machine for as long as the batch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from vllm_csp.serving.batch.sources.source import UsageError
+
+if TYPE_CHECKING:
+    from ray.data import ActorPoolStrategy
+
+LOCAL = "local"
+OBJECT_STORE_BYTES = 200 << 20
+"""Of a cluster of this machine: a round's requests; what does not fit is spilled to disk."""
+
+CALLS_PER_WORKER = 2
+"""Packs that an engine works on at once: while one runs out, the next fills the engine."""
+
+RESTARTS_PER_WORKER = 20
+
+
+def quiet() -> None:
+    """Ray reports nothing to its makers, and shows nothing of its own on a terminal."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+
+
+def own_node(num_cpus: int) -> dict[str, Any]:
+    """Arguments of `ray.init` for a cluster of this machine only.
+
+    num_cpus: at least, whatever the machine has: engines on a CPU may share cores.
+    """
+    return {
+        "num_cpus": max(os.cpu_count() or 1, num_cpus),
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "_node_ip_address": "127.0.0.1",
+    }
+
+
+@dataclass
+class Cluster:
+    """Use as a context manager.
+
+    address: of a running cluster; "local" starts one. num_workers: engines, 0 for one per GPU.
+    gpus: for each engine, `None` for one where the cluster has any.
+    """
+
+    address: str
+    num_workers: int = 0
+    gpus: float | None = None
+
+    def __enter__(self) -> Self:
+        quiet()
+        try:
+            import ray
+            import ray.data
+        except ImportError as error:
+            raise UsageError("--ray needs Ray: pip install 'vllm-csp[ray]'") from error
+        own = self.address == LOCAL
+        try:
+            ray.init(
+                LOCAL if own else self.address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **(own_node(self.num_workers) if own else {}),
+            )
+        except ConnectionError as error:
+            raise UsageError(f"no Ray cluster at {self.address}: {error}") from error
+        self._plan(ray.cluster_resources())
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        # A worker may find a GPU still taken by the engine of its predecessor.
+        context.max_consecutive_actor_init_deaths = max(2, self.num_workers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @staticmethod
+    def close() -> None:
+        """Leave the cluster; one of its own ends, with all engines."""
+        import ray
+
+        ray.shutdown()
+
+    def pool(self) -> tuple[ActorPoolStrategy, dict[str, Any]]:
+        """The actors for `map_batches`, and what each needs."""
+        from ray.data import ActorPoolStrategy
+
+        strategy = ActorPoolStrategy(
+            size=self.num_workers,
+            max_tasks_in_flight_per_actor=CALLS_PER_WORKER,
+            max_concurrent_calls_per_actor=CALLS_PER_WORKER,
+            enable_true_multi_threading=True,
+        )
+        need = {"num_gpus": self.gpus} if self.gpus else {"num_cpus": 1}
+        return strategy, {**need, "max_restarts": RESTARTS_PER_WORKER}
+
+    def _plan(self, resources: dict[str, float]) -> None:
+        gpus = resources.get("GPU", 0)
+        if self.gpus is None:
+            self.gpus = 1 if gpus else 0
+        if self.num_workers == 0:
+            self.num_workers = max(1, int(gpus / self.gpus)) if self.gpus else 1
+        if self.gpus * self.num_workers > gpus:
+            raise UsageError(
+                f"{self.num_workers} engines with {self.gpus:g} GPUs each, but the cluster has "
+                f"{gpus:g}: fewer --ray-workers"
+            )
+        cpus = resources.get("CPU", 0)
+        if not self.gpus and self.num_workers > cpus:
+            raise UsageError(
+                f"{self.num_workers} engines, but the cluster has {cpus:g} CPUs: "
+                "fewer --ray-workers"
+            )

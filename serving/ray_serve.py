@@ -1,0 +1,226 @@
+"""LISA behind Ray Serve: replicas come and go with the load, and serve several models in turn.
+
+    python -m vllm_csp.serving.ray_serve lisa=CHECKPOINT other=CHECKPOINT --max-replicas 8
+    serve run vllm_csp.serving.ray_serve:app models='{"lisa": "CHECKPOINT"}' max_replicas=8
+
+A replica runs `vllm-csp serve` as a child for each of its models: all routes are those of a server
+without Ray. The front reads which model a request wants; Ray finds a replica that has it.
+"""
+
+import asyncio
+import json
+import shlex
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import httpx
+import typer
+from pydantic import BaseModel, Field
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from vllm_csp.serving.batch.embedded import EmbeddedServer
+from vllm_csp.serving.batch.on_ray.cluster import LOCAL, own_node, quiet
+
+MODEL_HEADER = "serve_multiplexed_model_id"
+# Of one connection, not of the request: either end writes its own.
+HOP_HEADERS = frozenset({"connection", "content-length", "date", "host", "transfer-encoding"})
+SECONDS_TO_FINISH = 60
+
+Headers: TypeAlias = list[tuple[str, str]]
+
+
+class Options(BaseModel):
+    """What `serve run` takes as key=value. models: checkpoints by name, the first is the default.
+
+    flags: of `vllm serve`, for all of them. gpus: of each replica. requests_per_replica: more than
+    these on their way call for another replica. models_per_replica: engines at once; for one more,
+    that which has not been asked for longest ends.
+    """
+
+    models: dict[str, str] = Field(min_length=1)
+    flags: str = ""
+    gpus: float = 0
+    min_replicas: int = 1
+    max_replicas: int = 1
+    requests_per_replica: int = 16
+    models_per_replica: int = 1
+
+
+def app(options: Options) -> Application:
+    """The application: a front, and the replicas behind it."""
+    replicas = serve.deployment(
+        name="replica",
+        ray_actor_options={"num_gpus": options.gpus} if options.gpus else {"num_cpus": 1},
+        max_ongoing_requests=4 * options.requests_per_replica,
+        autoscaling_config={
+            "min_replicas": options.min_replicas,
+            "max_replicas": options.max_replicas,
+            "target_ongoing_requests": options.requests_per_replica,
+        },
+        # An engine compiles and measures its memory for minutes before it serves.
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=2 * SECONDS_TO_FINISH,
+    )(replica_class(options.models_per_replica))
+    front = serve.deployment(
+        name="front", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000
+    )(Front)
+    return front.bind(replicas.bind(options.models, options.flags), list(options.models))
+
+
+class Engine:
+    """A server of one model; ends when Serve lets go of it and its requests are answered."""
+
+    def __init__(self, name: str, checkpoint: str, flags: str) -> None:
+        served = [*shlex.split(flags), "--served-model-name", name]
+        logs = Path(tempfile.mkdtemp(prefix="vllm-csp-serve-"))
+        self._server = EmbeddedServer(checkpoint, served, logs)
+        self.num_running = 0
+        self.ended = False
+        self.url = self._server.start()
+
+    def __del__(self) -> None:
+        self.ended = True
+        deadline = time.monotonic() + SECONDS_TO_FINISH
+        while self.num_running and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self._server.stop()
+
+
+def replica_class(num_engines: int) -> type:
+    """The class of replicas that keep so many engines."""
+
+    class Replica:
+        """Passes requests on to its engines."""
+
+        def __init__(self, models: dict[str, str], flags: str) -> None:
+            self._models, self._flags = models, flags
+            self._client = httpx.AsyncClient(timeout=None, limits=httpx.Limits())
+            self._engines: dict[str, Engine] = {}
+
+        @serve.multiplexed(max_num_models_per_replica=num_engines)
+        async def engine(self, name: str) -> Engine:
+            """The engine of a model, started if need be."""
+            return await asyncio.to_thread(Engine, name, self._models[name], self._flags)
+
+        async def check_health(self) -> None:
+            """Called by Serve, which replaces a replica after three errors in a row."""
+            self._engines = {name: one for name, one in self._engines.items() if not one.ended}
+            for name, engine in list(self._engines.items()):
+                reply = await self._client.get(f"{engine.url}/health", timeout=10)
+                if reply.status_code != httpx.codes.OK and not engine.ended:
+                    raise RuntimeError(f"the engine of {name} answers {reply.status_code}")
+
+        async def __call__(
+            self, method: str, path: str, headers: Headers, body: bytes
+        ) -> AsyncIterator[Any]:
+            """Status and headers, then the body in pieces."""
+            name = serve.get_multiplexed_model_id()
+            engine = self._engines[name] = await self.engine(name)
+            engine.num_running += 1
+            try:
+                request = self._client.stream(
+                    method, engine.url + path, headers=headers, content=body
+                )
+                async with request as reply:
+                    yield reply.status_code, _passed_on(reply.headers.multi_items())
+                    async for piece in reply.aiter_raw():
+                        yield piece
+            finally:
+                engine.num_running -= 1
+
+    return Replica
+
+
+class Front:
+    """Finds out which model a request is for."""
+
+    def __init__(self, replicas: DeploymentHandle, models: list[str]) -> None:
+        self._replicas = replicas.options(stream=True)
+        self._models = models
+
+    async def __call__(self, request: Request) -> Response:
+        """Any request to a server."""
+        if request.url.path == "/v1/models":
+            return _models(self._models)
+        body = await request.body()
+        name = request.headers.get(MODEL_HEADER) or _model_in(body) or self._models[0]
+        if name not in self._models:
+            return _refusal(404, f"The model `{name}` does not exist.")
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        pieces = aiter(
+            self._replicas.options(multiplexed_model_id=name).remote(
+                request.method, path, _passed_on(request.headers.items()), body
+            )
+        )
+        status, headers = await anext(pieces)
+        answer = StreamingResponse(pieces, status)
+        answer.raw_headers.extend((k.encode("latin-1"), v.encode("latin-1")) for k, v in headers)
+        return answer
+
+
+def _passed_on(headers: Any) -> Headers:
+    return [(name, value) for name, value in headers if name.lower() not in HOP_HEADERS]
+
+
+def _model_in(body: bytes) -> str | None:
+    """The field `model` of a JSON body; forms say it in the header."""
+    try:
+        fields = json.loads(body) if body.startswith(b"{") else {}
+    except ValueError:
+        return None  # the server says what is wrong with it
+    model = fields.get("model")
+    return model if isinstance(model, str) else None
+
+
+def _models(names: list[str]) -> Response:
+    entries = [{"id": name, "object": "model", "owned_by": "vllm-csp"} for name in names]
+    return JSONResponse({"object": "list", "data": entries})
+
+
+def _refusal(status: int, message: str) -> Response:
+    error = {"message": message, "type": "NotFoundError", "param": "model", "code": status}
+    return JSONResponse({"error": error}, status)
+
+
+def main(
+    models: Annotated[list[str], typer.Argument(help="NAME=CHECKPOINT, the default first.")],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    flags: Annotated[str, typer.Option(help="Of vllm serve, in quotes.")] = "",
+    gpus: Annotated[float, typer.Option(help="Of each replica.")] = 0,
+    min_replicas: int = 1,
+    max_replicas: int = 1,
+    requests_per_replica: int = 16,
+    models_per_replica: int = 1,
+    ray_address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="local starts a cluster on this machine.")
+    ] = LOCAL,
+) -> None:
+    """Serve models on Ray until Ctrl-C or SIGTERM."""
+    import ray
+
+    options = Options(
+        models=dict(one.split("=", 1) for one in models),
+        flags=flags,
+        gpus=gpus,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        requests_per_replica=requests_per_replica,
+        models_per_replica=models_per_replica,
+    )
+    quiet()
+    own = ray_address == LOCAL
+    ray.init(ray_address, **(own_node(1 + max_replicas) if own else {}))
+    serve.start(http_options={"host": host, "port": port})
+    serve.run(app(options), blocking=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
