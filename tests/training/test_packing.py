@@ -14,7 +14,7 @@ from vllm_csp.training.questions import Picture
 from vllm_csp.training.shape import MiniShape
 from vllm_csp.training.student import Student
 
-SHAPE = MiniShape(layers=2, vision_layers=1)
+SHAPE = MiniShape(layers=2, vision_layers=1, word_head=(0, 1), target_heads=((1, 0),))
 
 
 @pytest.fixture(scope="module")

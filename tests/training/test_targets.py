@@ -33,7 +33,7 @@ def test_unknown_pixels_are_no_target_on_the_grid() -> None:
 def test_the_inner_point_lies_deep_inside() -> None:
     mask = np.zeros((200, 200), np.uint8)
     mask[40:80, 100:140] = 1
-    point = inner_point(mask)
+    point = inner_point(on_sam_frame(mask) == 1)
     assert point is not None
     assert np.allclose(point, (0.6, 0.3), atol=0.02)
 
@@ -41,4 +41,4 @@ def test_the_inner_point_lies_deep_inside() -> None:
 def test_a_mask_of_several_pieces_has_no_point() -> None:
     mask = np.zeros((200, 200), np.uint8)
     mask[:50, :50] = mask[150:, 150:] = 1
-    assert inner_point(mask) is None
+    assert inner_point(on_sam_frame(mask) == 1) is None

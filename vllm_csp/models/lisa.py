@@ -29,8 +29,8 @@ from vllm.sequence import IntermediateTensors
 
 from vllm_csp.allocator import keep_freed_memory
 from vllm_csp.config import CspConfig
-from vllm_csp.images import CLIP_MEAN, CLIP_STD
 from vllm_csp.kv.tracker import BatchTracker
+from vllm_csp.models.clip_pixels import normalise_clip
 from vllm_csp.models.config import LisaConfig
 from vllm_csp.models.processor import (
     LisaDummyInputs,
@@ -179,7 +179,7 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
     def image_features(self, clip_pixels: torch.Tensor) -> torch.Tensor:
         """Projected patch features: uint8 [B, S, S, 3] -> [B, num_image_tokens, hidden]."""
         strategy = "full" if self.config.mm_vision_select_feature == "cls_patch" else "default"
-        pixels = _normalise_clip(clip_pixels, self.vision_tower.dtype)
+        pixels = normalise_clip(clip_pixels, self.vision_tower.dtype)
         return self.mm_projector(self.vision_tower(pixels, feature_select_strategy=strategy))
 
     def embed_input_ids(
@@ -267,11 +267,3 @@ def _selected_layers(config: LisaConfig) -> int:
     layers: int = config.vision_config.num_hidden_layers
     select = config.mm_vision_select_layer
     return select + 1 + layers if select < 0 else select
-
-
-def _normalise_clip(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """uint8 [B, S, S, 3] -> normalised [B, 3, S, S], computed in fp32."""
-    mean = torch.tensor(CLIP_MEAN, device=pixels.device)
-    std = torch.tensor(CLIP_STD, device=pixels.device)
-    scaled = (pixels.float() / 255 - mean) / std
-    return scaled.permute(0, 3, 1, 2).contiguous().to(dtype)

@@ -60,12 +60,18 @@ class SceneSample:
 
 
 def make_sample(
-    seed: int, split: Split, *, size: int = 448, backgrounds: Sequence[Path] = ()
+    seed: int,
+    split: Split,
+    *,
+    size: int = 448,
+    backgrounds: Sequence[Path] = (),
+    questions: int = QUESTIONS,
 ) -> SceneSample:
     """The sample of this seed: always the same one for the same arguments.
 
     `size` is the image's side in pixels. With `backgrounds` (photos) half of the scenes have one of
-    them behind the objects; hand different photos to different splits.
+    them behind the objects; hand different photos to different splits. `questions`: how many are
+    asked at most.
     Raises ValueError for an unknown split, a negative seed or a side under 64.
     """
     if split not in SPLITS or seed < 0 or size < 64:
@@ -79,14 +85,14 @@ def make_sample(
         Random(f"background/{split}/{seed}"), scene.background, size, scene.objects, backgrounds
     )
     masks = paint(scene, image)
-    questions = _draw_questions(Random(f"questions/{split}/{seed}"), scene, split, masks)
-    return SceneSample(image, questions, scene, masks)
+    asked = _draw_questions(Random(f"questions/{split}/{seed}"), scene, split, masks, questions)
+    return SceneSample(image, asked, scene, masks)
 
 
 def _draw_questions(
-    random: Random, scene: Scene, split: Split, masks: Sequence[Mask]
+    random: Random, scene: Scene, split: Split, masks: Sequence[Mask], most: int
 ) -> tuple[SceneQuestion, ...]:
-    """Up to eight questions, of different kinds as far as the scene has them."""
+    """Up to so many questions, of different kinds as far as the scene has them."""
     order = sorted(FINDERS, key=lambda kind: random.expovariate(FINDERS[kind][1]))
     questions: dict[str, SceneQuestion] = {}
     spare: list[SceneQuestion] = []
@@ -95,9 +101,9 @@ def _draw_questions(
         for question in found[:1]:
             questions.setdefault(question.text, question)
         spare += found[1:]
-        if len(questions) == QUESTIONS:
+        if len(questions) == most:
             break
-    for question in spare[: QUESTIONS - len(questions)]:
+    for question in spare[: most - len(questions)]:
         questions.setdefault(question.text, question)
     return tuple(questions.values())
 

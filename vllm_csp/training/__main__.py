@@ -77,7 +77,7 @@ def train(
     found = photos(assets, "train")
     tokenizer = vocabulary(run, found)
     packer = Packer(tokenizer, words(found))
-    student = _student(assets, tokenizer, len(packer.words))
+    student = _student(assets, tokenizer, packer.pieces)
     trainer = Trainer(chosen, student, (packer.before_image, packer.after_image), run)
     file = EmbeddingFile(run)
     ready = [photo for photo in found if photo.key in file.places]
@@ -90,7 +90,7 @@ def export(
 ) -> None:
     """Write the state of a run as a checkpoint in the published LISA layout."""
     tokenizer = vocabulary(run, [])
-    student = _student(assets, tokenizer, len(words(photos(assets, "train"))))
+    student = _student(assets, tokenizer, Packer(tokenizer, words(photos(assets, "train"))).pieces)
     state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
     student.load_state_dict(state["student"])
     sam = sam_weights(assets / "mobile-sam/mobile_sam.safetensors")
@@ -136,8 +136,10 @@ def words(found: Sequence[Photo]) -> list[str]:
     return list(dict.fromkeys([*SCENE_WORDS, *names]))
 
 
-def _student(assets: Path, tokenizer: LisaTokenizer, word_count: int) -> Student:
-    student = Student(MiniShape(), tokenizer.vocab_size, word_count)
+def _student(
+    assets: Path, tokenizer: LisaTokenizer, word_pieces: Sequence[Sequence[int]]
+) -> Student:
+    student = Student(MiniShape(), tokenizer.vocab_size, word_pieces)
     student.load_sam(sam_weights(assets / "mobile-sam/mobile_sam.safetensors"))
     return student
 
@@ -155,7 +157,6 @@ def _mixed(found: list[Photo], seeds: list[int]) -> Iterator[tuple[str, Image.Im
         if number < len(seeds):
             seed = seeds[number]
             yield f"train/{seed}", make_sample(seed, "train", size=SCENE_SIZE).image
-    return
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The training loop: fits the networks, keeps its state, reports on held-out pictures."""
+"""The training loop: fits the networks, keeps its state, logs its losses."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vllm_csp.training import losses
+from vllm_csp.training.attention import look_loss
 from vllm_csp.training.optimisers import build_optimisers, set_rates, state_of
 from vllm_csp.training.packing import Packed
 from vllm_csp.training.settings import TrainingSettings
@@ -141,6 +142,8 @@ class Trainer:
                 batch.known[batch.picture],
             ),
             "place": settings.place_weight * losses.place_loss(prediction.places, batch.point),
+            "row_place": settings.row_place_weight * losses.row_place_loss(prediction.row_places),
+            "look": settings.look_weight * look_loss(prediction.looks, batch, self.student.shape),
             "point": weight * losses.point_loss(prediction.queries, prompts, batch.point),
         }
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vllm_csp.training.questions import IGNORE
+from vllm_csp.training.shape import GRID
 
 BCE_WEIGHT = 2.0
 DICE_WEIGHT = 0.5
@@ -63,6 +64,13 @@ def place_loss(places: Tensor, points: Tensor) -> Tensor:
     if not known.any():
         return places.sum() * 0
     return functional.mse_loss(places[known], points[known])
+
+
+def row_place_loss(places: Tensor) -> Tensor:
+    """Squared distance of places [B, 256, 2] from the centres of the patches, (x, y) in 0..1."""
+    centres = (torch.arange(GRID, device=places.device) + 0.5) / GRID
+    where = torch.cartesian_prod(centres, centres).flip(1)
+    return functional.mse_loss(places, where.expand_as(places))
 
 
 def point_loss(queries: Tensor, prompts: Tensor, points: Tensor) -> Tensor:

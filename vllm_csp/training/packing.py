@@ -21,7 +21,7 @@ from vllm_csp.models.conversation import Turn, build_prompt
 from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.training.questions import Asked, Picture
 from vllm_csp.training.shape import GRID
-from vllm_csp.training.targets import Floats, inner_point, on_clip_grid, on_sam_frame
+from vllm_csp.training.targets import Floats, on_clip_grid, target_of
 
 NO_LABEL = -100
 
@@ -37,6 +37,7 @@ class Packed:
     the last prompt row; targets grid fp32 [R, 16, 16], frame uint8 [R, 256, 256], point fp32 [R, 2]
     (nan: none).
     Patches: words fp32 [B, W, 16, 16], the share of a patch where a word holds; known bool [B, W].
+    Mentions: int [M, 3], picture, row and word where a question has a word that `words` tells of.
     """
 
     clip_pixels: Tensor
@@ -52,6 +53,7 @@ class Packed:
     forced: Tensor
     words: Tensor
     known: Tensor
+    mentions: Tensor
     embeddings: tuple[str | None, ...]
 
 
@@ -83,6 +85,10 @@ class Packer:
     def __init__(self, tokenizer: LisaTokenizer, words: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
         self.words = {word: place for place, word in enumerate(words)}
+        self.pieces = [tokenizer.encode(word, add_special_tokens=False) for word in words]
+        self.word_of_piece = {
+            ids[0]: place for place, ids in enumerate(self.pieces) if len(ids) == 1
+        }
         prompt = self._prompt("x")
         place = prompt.index(tokenizer.image_token_id)
         self.before_image = prompt[:place]
@@ -98,8 +104,8 @@ class Packer:
             for row, forced, asked, index in _readouts(picture.questions, sequence.places)
         ]
         masks = [asked.masks[index] for *_, asked, index in readouts]
-        points = [inner_point(mask) for mask in masks]
-        nowhere = np.full(2, np.nan, np.float32)
+        targets = {id(mask): target_of(mask) for mask in masks}
+        targets_of = [targets[id(mask)] for mask in masks]
         crops = [clip_crop(picture.image.convert("RGB")) for picture in pictures]
         return Packed(
             clip_pixels=torch.from_numpy(np.stack(crops)),
@@ -109,14 +115,25 @@ class Packer:
             positions=_padded([row.positions for row in rows], length, 0),
             picture=torch.tensor([entry[0] for entry in readouts], dtype=torch.long),
             row=torch.tensor([entry[1] for entry in readouts], dtype=torch.long),
-            grid=_stacked([on_clip_grid(mask) for mask in masks], (16, 16)),
-            frame=_stacked([on_sam_frame(mask) for mask in masks], (256, 256)),
-            point=_stacked([nowhere if one is None else one for one in points], (2,)),
+            grid=_stacked([target.grid for target in targets_of], (16, 16)),
+            frame=_stacked([target.frame for target in targets_of], (256, 256)),
+            point=_stacked([target.point for target in targets_of], (2,)),
             forced=torch.tensor([entry[2] for entry in readouts], dtype=torch.bool),
             words=torch.from_numpy(np.stack([self._words(picture) for picture in pictures])),
             known=torch.tensor([[w in picture.known for w in self.words] for picture in pictures]),
+            mentions=self._mentions(pictures, rows),
             embeddings=tuple(picture.embedding for picture in pictures),
         )
+
+    def _mentions(self, pictures: Sequence[Picture], rows: Sequence[_Sequence]) -> Tensor:
+        found = [
+            (number, row, word)
+            for number, (picture, sequence) in enumerate(zip(pictures, rows, strict=True))
+            for row, piece in enumerate(sequence.ids)
+            if (word := self.word_of_piece.get(piece)) is not None
+            and list(self.words)[word] in picture.labels
+        ]
+        return torch.tensor(found, dtype=torch.long).view(-1, 3)
 
     def _words(self, picture: Picture) -> Floats:
         shares = np.zeros((len(self.words), GRID, GRID), np.float32)

@@ -32,6 +32,8 @@ class TrainingSettings(BaseModel):
     grid_weight: float = Field(1.0, description="Of the masks on CLIP's grid.")
     word_weight: float = Field(0.5, description="Of what each patch shows.")
     meaning_weight: float = Field(0.3, description="Of the words that hold of the target.")
+    look_weight: float = Field(0.2, description="Of where supervised attention heads look.")
+    row_place_weight: float = Field(2.0, description="Of where an image row says it is.")
     place_weight: float = Field(5.0, description="Of where the target is.")
     point_weight: float = Field(2.0, description="Of the point prompt, before decoder_from.")
     late_point_weight: float = Field(0.2, description="Of the point prompt, after it.")

@@ -28,6 +28,10 @@ class MiniShape:
     vision_layers: int = 5
     vision_heads: int = 3
     pieces: int = 1020
+    # Heads trained to look, (layer, head): from a word at where it holds, from a read-out row at
+    # what is asked for.
+    word_head: tuple[int, int] = (2, 1)
+    target_heads: tuple[tuple[int, int], ...] = ((5, 0), (8, 0))
 
     def text_config(self, vocab_size: int) -> LlamaConfig:
         """Configuration of the language model."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vllm_csp.images import to_rgb
-from vllm_csp.scenes import make_sample
+from vllm_csp.scenes import SceneSample, make_sample
 from vllm_csp.training.embeddings import EmbeddingFile
 from vllm_csp.training.packing import Packed, Packer
 from vllm_csp.training.photos import Photo
@@ -66,16 +66,25 @@ class Stream(Dataset[Step]):
         for number in range(settings.fresh_scenes):
             # Behind the scenes with embeddings, and never the same one twice.
             seed = 1_000_000 + step * settings.fresh_scenes + number
-            sample = make_sample(seed, "train", size=SCENE_SIZE, backgrounds=self.backgrounds)
+            sample = self._scene(seed)
             yield from_scene(sample, settings.questions, rng, None)
         for _ in range(settings.fresh_photos):
             photo = rng.choice(self.of_source[rng.choice(sorted(self.of_source))])
             yield augmented(photo_picture(photo, settings.questions, rng, None), rng)
 
+    def _scene(self, seed: int) -> SceneSample:
+        return make_sample(
+            seed,
+            "train",
+            size=SCENE_SIZE,
+            backgrounds=self.backgrounds,
+            questions=self.settings.questions,
+        )
+
     def _embedded(self, rng: random.Random) -> Picture:
         if rng.random() < self.settings.scene_share:
             seed = rng.choice(self.scenes)
-            sample = make_sample(seed, "train", size=SCENE_SIZE, backgrounds=self.backgrounds)
+            sample = self._scene(seed)
             return from_scene(sample, self.settings.questions, rng, f"train/{seed}")
         photo = rng.choice(self.of_source[rng.choice(sorted(self.of_source))])
         return photo_picture(photo, self.settings.questions, rng, photo.key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -17,6 +19,23 @@ LOGITS = 256
 _SAM_SIDE = 1024
 
 Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A mask on CLIP's grid [16, 16], on SAM's frame [256, 256], and as a point [2] or nan."""
+
+    grid: Floats
+    frame: Mask
+    point: Floats
+
+
+def target_of(mask: Mask) -> Target:
+    """A mask [H, W] as all losses want it."""
+    frame = on_sam_frame(mask)
+    point = inner_point(frame == 1)
+    nowhere = np.full(2, np.nan, np.float32)
+    return Target(on_clip_grid(mask), frame, nowhere if point is None else point)
 
 
 def on_sam_frame(mask: Mask) -> Mask:
@@ -43,16 +62,17 @@ def on_clip_grid(mask: Mask) -> Floats:
     return shares
 
 
-def inner_point(mask: Mask) -> Floats | None:
+def inner_point(frame: npt.NDArray[np.bool_]) -> Floats | None:
     """The point deepest inside a mask of one piece, (x, y) in 0..1 of SAM's padded square.
 
-    None for a mask of several pieces: no point stands for it.
+    frame: bool [256, 256], every second row and column of which is enough. None for a mask of
+    several pieces: no point stands for it.
     """
-    frame = on_sam_frame(mask) == 1
-    labels, _ = ndimage.label(frame)
+    coarse = frame[::2, ::2]
+    labels, _ = ndimage.label(coarse)
     sizes = np.bincount(labels.ravel())[1:]
     if len(sizes) == 0 or sizes.max() < 0.95 * sizes.sum():
         return None
-    depth = ndimage.distance_transform_edt(np.pad(frame, 1))[1:-1, 1:-1]
+    depth = ndimage.distance_transform_edt(np.pad(coarse, 1))[1:-1, 1:-1]
     row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
-    return np.array([(column + 0.5) / LOGITS, (row + 0.5) / LOGITS], np.float32)
+    return np.array([(2 * column + 1) / LOGITS, (2 * row + 1) / LOGITS], np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,12 @@ def read_semantic(
     return photos
 
 
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Names in `labels.json` that are asked for. Raises `DatasetError` where it is not read."""
+    silent = IGNORED_LABELS | BACKGROUND_LABELS
+    return tuple(name for name in _labels(folder / "labels.json") if name not in silent)
+
+
 def _labels(file: Path) -> list[str]:
     try:
         labels = json.loads(file.read_text())
@@ -90,6 +96,7 @@ def _rasters(mask: Path, labels: Sequence[str], wanted: int) -> list[Raster]:
     return [raster]
 
 
+@lru_cache(maxsize=4)  # All classes of a photo are read one after the other.
 def _indices(mask: Path) -> Raster:
     with Image.open(mask) as opened:
         if opened.mode not in ("L", "P"):
