@@ -12,6 +12,8 @@ from vllm.outputs import RequestOutput
 
 from vllm_csp.masks import encode_mask
 from vllm_csp.sam.postprocess import unpack_mask
+from vllm_csp.serving.health.pulse import Pulse
+from vllm_csp.serving.logs.note import RequestNote
 from vllm_csp.serving.protocol import SegmentationOptions
 from vllm_csp.serving.statistics import TokenStatistics
 from vllm_csp.worker import MaskJob
@@ -23,7 +25,7 @@ FORCED_TEXT = "[SEG]."
 class Answer:
     """State of one request between rendering and the last byte.
 
-    schedule: JSON of the request's own schedule, or empty.
+    schedule: JSON of the request's own schedule, or empty. note and pulse: told of its progress.
     """
 
     request_key: str
@@ -31,6 +33,8 @@ class Answer:
     schedule: str
     seg_token_id: int
     max_masks: int
+    note: RequestNote
+    pulse: Pulse
     image: Image.Image | None = None
     image_key: str = ""
     token_ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -115,6 +119,7 @@ class AnswerTap:
         and ends with an error before its first token; sent again, it carries them.
         """
         self._first = await anext(self._outputs, None)
+        self._answer.pulse.beat()
         if self._first is None or self._answer.retried or self._answer.image is None:
             return False
         self._answer.retried = any(
@@ -127,6 +132,7 @@ class AnswerTap:
         if self._first is not None:
             yield self._first
         async for result in self._outputs:
+            self._answer.pulse.beat()
             yield result
 
     async def __aiter__(self) -> AsyncIterator[RequestOutput]:

@@ -25,6 +25,9 @@ from vllm_csp.config import CspConfig
 from vllm_csp.kv.tracker import SCHEDULE_KEY
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
 from vllm_csp.serving.answer import Answer, AnswerTap
+from vllm_csp.serving.health.pulse import Pulse
+from vllm_csp.serving.limits.admission import count_answers
+from vllm_csp.serving.logs.note import note_of
 from vllm_csp.serving.mask_client import MaskClient
 from vllm_csp.serving.metrics import Metrics
 from vllm_csp.serving.protocol import (
@@ -42,6 +45,7 @@ class SegmentationChat(OpenAIServingChat):
     settings: CspConfig
     statistics: TokenStatistics
     metrics: Metrics
+    pulse: Pulse
 
     @classmethod
     def adopt(cls, chat: OpenAIServingChat, config: VllmConfig) -> SegmentationChat:
@@ -52,6 +56,7 @@ class SegmentationChat(OpenAIServingChat):
         adopted.settings = CspConfig.from_additional_config(config.additional_config)
         adopted.statistics = TokenStatistics(config)
         adopted.metrics = Metrics.instance()
+        adopted.pulse = Pulse()
         return adopted
 
     async def create_chat_completion(
@@ -76,8 +81,13 @@ class SegmentationChat(OpenAIServingChat):
             schedule=self._own_schedule(options),
             seg_token_id=self.renderer.get_tokenizer().seg_token_id,
             max_masks=self.settings.max_masks_per_answer,
+            note=note_of(raw_request),
+            pulse=self.pulse,
         )
         _check(request, answer.options)
+        if raw_request is not None:
+            count_answers(raw_request.scope, request.n or 1)
+        answer.note.questions += 1
         request._answer = answer
         try:
             result = await super().create_chat_completion(request, raw_request)
@@ -195,6 +205,8 @@ class SegmentationChat(OpenAIServingChat):
         packed = await self.masks.decode(job, answer.image)
         masks = await asyncio.to_thread(answer.encode, packed)
         self.metrics.masks.inc(len(masks))
+        self.pulse.prove()
+        answer.note.masks += len(masks)
         return masks
 
     def _release(self, answer: Answer) -> None:
@@ -243,6 +255,11 @@ def _check(request: ChatCompletionRequest, options: SegmentationOptions) -> None
     if reserved:
         raise VLLMValidationError(
             f"`vllm_xargs` {sorted(reserved)} are the server's own", parameter="vllm_xargs"
+        )
+    if request.truncate_prompt_tokens is not None and _has_image(request):
+        # The image's place would be lost, or the end that asks for an answer.
+        raise VLLMValidationError(
+            "a prompt with an image cannot be truncated", parameter="truncate_prompt_tokens"
         )
     unknown = set(request.chat_template_kwargs or {}) - {"conv_template"}
     if unknown:

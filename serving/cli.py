@@ -14,6 +14,7 @@ from rich.console import Console
 
 from vllm_csp.images import ImageError
 from vllm_csp.serving.client import ServerError, ask_server
+from vllm_csp.serving.commands import serve_options
 from vllm_csp.serving.commands.batch import batch
 from vllm_csp.serving.commands.eval import evaluate
 from vllm_csp.serving.server import background_server, run_server
@@ -129,16 +130,42 @@ def serve(
     sam_encoder_weights: Annotated[
         str, typer.Option(help="Its weights: mobile_sam.pt or .safetensors, a folder or a hub id.")
     ] = "",
+    max_body_mb: serve_options.MaxBody = None,
+    max_held_body_mb: serve_options.MaxHeldBody = None,
+    max_held_requests: serve_options.MaxHeldRequests = None,
+    body_seconds: serve_options.BodySeconds = None,
+    drain_seconds: serve_options.DrainSeconds = None,
+    probe_seconds: serve_options.ProbeSeconds = None,
+    stuck_seconds: serve_options.StuckSeconds = None,
+    log_format: serve_options.Format = "text",
 ) -> None:
     """Run an OpenAI-compatible server with masks in its answers.
 
     All flags of `vllm serve` are understood (see `vllm serve --help=all`); it is the same as
     VLLM_PLUGINS=vllm_csp vllm serve CHECKPOINT [FLAGS].
     """
-    console.print(f"vllm-csp: serving {checkpoint}; answers carry message.masks", highlight=False)
+    if log_format == "text":
+        said = f"vllm-csp: serving {checkpoint}; answers carry message.masks"
+        console.print(said, highlight=False)
     try:
-        encoder = {"sam_encoder": sam_encoder, "sam_encoder_weights": sam_encoder_weights}
-        flags = [*policy_flags(policy, preset, **encoder), *context.args]
+        settings = policy_flags(
+            policy,
+            preset,
+            sam_encoder=sam_encoder,
+            sam_encoder_weights=sam_encoder_weights,
+            server=serve_options.server_section(
+                max_body_mb=max_body_mb,
+                max_held_body_mb=max_held_body_mb,
+                max_held_requests=max_held_requests,
+                body_seconds=body_seconds,
+                drain_seconds=drain_seconds,
+                probe_seconds=probe_seconds,
+                stuck_seconds=stuck_seconds,
+                log_format=log_format,
+            ),
+        )
+        serve_options.require_one_source(settings, context.args)
+        flags = [*settings, *serve_options.log_flags(log_format), *context.args]
         if sam_encoder:
             from vllm_csp.models.encoder_file import EncoderFile
 
@@ -188,7 +215,7 @@ def demo(
         typer.echo("(stand-in checkpoint with random weights: its masks mean nothing)")
 
 
-def policy_flags(policy: str, preset: str, **settings: str) -> list[str]:
+def policy_flags(policy: str, preset: str, **settings: Any) -> list[str]:
     """`vllm serve` flags that choose a policy, and further settings of `CspConfig`.
 
     What is empty keeps its default. Raises `ValueError` for an unknown policy or value.

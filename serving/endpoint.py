@@ -7,18 +7,25 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.datastructures import State
+from starlette.middleware import Middleware
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.chat_completion import api_router as vllm_chat
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
 from vllm_csp.plugin import ARCHITECTURE
 from vllm_csp.serving.chat import SegmentationChat
+from vllm_csp.serving.error_route import ErrorRoute
+from vllm_csp.serving.guard import guard
+from vllm_csp.serving.health import route as health_route
+from vllm_csp.serving.limits.middleware import LimitsMiddleware
+from vllm_csp.serving.logs.middleware import outermost
+from vllm_csp.serving.logs.writer import RequestLogWriter
 from vllm_csp.serving.page.shell import PageShell
 from vllm_csp.serving.protocol import SegmentationChatRequest
 from vllm_csp.serving.segment import route as segment_route
 from vllm_csp.serving.segment.handler import SegmentHandler
 
-router = APIRouter()
+router = APIRouter(route_class=ErrorRoute)
 
 
 @router.post("/v1/chat/completions", dependencies=[Depends(validate_json_request)])
@@ -39,6 +46,9 @@ class SegmentationEndpoint:
     def attach_router(self, app: FastAPI) -> None:
         """Called by vLLM after its own routes are attached."""
         app.include_router(router)
+        app.include_router(health_route.router)
+        # Innermost: who lacks the key has no body read and takes no room.
+        app.user_middleware.append(Middleware(LimitsMiddleware))
         self._app = app
 
     async def init_state(
@@ -57,3 +67,5 @@ class SegmentationEndpoint:
                 # Around vLLM's key check: the shell holds no data, and asks for the key itself.
                 stack = self._app.middleware_stack or self._app.build_middleware_stack()
                 self._app.middleware_stack = PageShell(stack)
+            outermost(self._app, RequestLogWriter(adopted.settings.server.log_format))
+            guard(self._app, engine_client, adopted)

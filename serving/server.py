@@ -29,8 +29,13 @@ def enable_plugin() -> None:
 
 
 def run_server(checkpoint: str, flags: Sequence[str]) -> None:
-    """Run `vllm serve` here and return when it ends."""
+    """Run `vllm serve` here and return when it ends.
+
+    Raises `SystemExit` with 1 if it ended because its engine had died, so that a supervisor starts
+    it again.
+    """
     from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.logger import configure_logging_from_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     enable_plugin()
@@ -40,8 +45,13 @@ def run_server(checkpoint: str, flags: Sequence[str]) -> None:
     command = ServeSubcommand()
     command.subparser_init(parser.add_subparsers(dest="subparser"))
     arguments = parser.parse_args(["serve", checkpoint, *flags])
+    configure_logging_from_args(arguments)
     command.validate(arguments)
     command.cmd(arguments)
+    from vllm_csp.serving.health.ending import engine_died
+
+    if engine_died():
+        raise SystemExit(1)
 
 
 @contextmanager
@@ -70,7 +80,7 @@ def background_server(
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_healthy(url, process, log, time_limit)
+        _wait_until_ready(url, process, log, time_limit)
         yield url
     finally:
         process.terminate()
@@ -91,13 +101,14 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wait_until_healthy(
+def _wait_until_ready(
     url: str, process: subprocess.Popen[bytes], log: Path, time_limit: float
 ) -> None:
     deadline = time.monotonic() + time_limit
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+            # Not /health: it says that the engine lives, this one that a mask has been made.
+            if httpx.get(f"{url}/ready", timeout=5).status_code == 200:
                 return
         except httpx.HTTPError:
             pass

@@ -7,10 +7,15 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vllm_csp.server_settings import ServerSettings
 from vllm_csp.tokens.policies import POLICIES, knobs
 
 SamEncoder = Literal["checkpoint", "mobile_sam"]
 ConversationTemplate = Literal["llava_v1", "llava_llama_2"]
+
+# What is said of wrong settings, which a client may have sent; and how many are looked at.
+MOST_PROBLEMS = 5
+MOST_FIELDS = 100
 
 
 class CspConfig(BaseModel):
@@ -39,6 +44,9 @@ class CspConfig(BaseModel):
         64, ge=1, description="Questions that one call of /v1/segment may ask."
     )
     page: bool = Field(True, description="Serve the page at /v1/segment/ui.")
+    server: ServerSettings = Field(
+        ServerSettings(), description="Limits, readiness, end and logs of the server."
+    )
 
     sam_encoder: SamEncoder = Field(
         "checkpoint", description="SAM's image encoder: the checkpoint's own, or MobileSAM's."
@@ -83,17 +91,19 @@ class CspConfig(BaseModel):
         """
         if not isinstance(section, Mapping):
             raise ValueError(f"{name} must be an object")
+        if len(section) > MOST_FIELDS:
+            raise ValueError(f"{name} has {len(section)} fields. Fields: {_allowed({})}")
         try:
             return cls(**section)
         except ValidationError as error:
             problems = "; ".join(
                 ": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"])))
-                for item in error.errors()
+                for item in error.errors()[:MOST_PROBLEMS]
             )
             raise ValueError(f"{name} is wrong: {problems}. Fields: {_allowed(section)}") from error
 
 
 def _allowed(section: Mapping[str, Any]) -> str:
-    chosen = POLICIES.get(section.get("policy", "dense"))
+    chosen = POLICIES.get(str(section.get("policy", "dense")))
     own = ", ".join(CspConfig.model_fields)
     return own if chosen is None else f"{own}; of the policy: {', '.join(chosen.model_fields)}"

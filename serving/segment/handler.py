@@ -17,6 +17,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from vllm_csp.images import NamedImage
 from vllm_csp.serving.chat import SegmentationChat
+from vllm_csp.serving.limits.admission import count_answers
 from vllm_csp.serving.segment.image import fetch_image
 from vllm_csp.serving.segment.request import SegmentRequest
 from vllm_csp.serving.segment.response import (
@@ -53,6 +54,7 @@ class SegmentHandler:
                 "send several calls (the image stays encoded)",
                 parameter="questions",
             )
+        count_answers(raw_request.scope, len(request.questions))
         # Before the image is fetched: whether there is room for as many requests.
         self._chat._preflight(len(request.questions))
         image = await fetch_image(request.image, self._chat.model_config)

@@ -1,0 +1,57 @@
+"""Options of `vllm-csp serve` that set the object `server` of the `csp` settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from vllm_csp.server_settings import LogFormat, ServerSettings
+
+
+def _option(name: str) -> Any:
+    field = ServerSettings.model_fields[name]
+    return typer.Option(help=f"{field.description} Default: {field.default:g}.")
+
+
+MaxBody = Annotated[int | None, _option("max_body_mb")]
+MaxHeldBody = Annotated[int | None, _option("max_held_body_mb")]
+MaxHeldRequests = Annotated[int | None, _option("max_held_requests")]
+BodySeconds = Annotated[float | None, _option("body_seconds")]
+DrainSeconds = Annotated[float | None, _option("drain_seconds")]
+ProbeSeconds = Annotated[float | None, _option("probe_seconds")]
+StuckSeconds = Annotated[float | None, _option("stuck_seconds")]
+Format = Annotated[
+    LogFormat,
+    typer.Option("--log-format", help="json: every line of the log is a JSON object."),
+]
+
+
+def server_section(**options: Any) -> dict[str, Any]:
+    """The given ones of the options, as the object `server`.
+
+    Raises `ValueError` for a value that is out of range.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("log_format") == "text":
+        del given["log_format"]
+    ServerSettings(**given)
+    return given
+
+
+def log_flags(log_format: LogFormat) -> list[str]:
+    """Flags of `vllm serve` for logs in one format; each request has our line, not uvicorn's."""
+    flags = ["--disable-uvicorn-access-log"]
+    return [*flags, "--logging-config.formatter", "json"] if log_format == "json" else flags
+
+
+def require_one_source(own: Sequence[str], given: Sequence[str]) -> None:
+    """Raise `ValueError` if settings come as flags and as `--additional-config`, too.
+
+    vLLM would take the last and forget the other.
+    """
+    if own and any(one.startswith("--additional-config") for one in given):
+        raise ValueError(
+            f"give all settings as flags, or all with --additional-config; the flags mean {own[1]}"
+        )

@@ -1,0 +1,1 @@
+"""One line per request, and the id that it is known by."""
