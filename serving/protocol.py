@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatMessage
+from vllm.exceptions import VLLMError
+
+MOST_MESSAGES = 4096
+MOST_MODEL_NAME = 1024
 
 
 class SegmentationOptions(BaseModel):
@@ -45,8 +57,55 @@ class SegmentationChatRequest(ChatCompletionRequest):
     # Where the request's answer is followed; set by the chat handler.
     _answer: Any = PrivateAttr(default=None)
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_clearly(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse with a 400 what would end in a 500, or take long to refuse.
+
+        vLLM's own validators look into fields before their types are checked, and fail with
+        whatever that raises.
+        """
+        if isinstance(data, dict):
+            _check_sizes(data)
+            _check_texts(data)
+        try:
+            return handler(data)
+        except (ValidationError, VLLMError, ValueError):
+            raise
+        except Exception as error:
+            raise ValueError(f"a field has a value of a wrong type ({error})") from error
+
 
 class SegmentationMessage(ChatMessage):
     """An answer with its masks, in order of the [SEG] tokens."""
 
     masks: list[dict[str, object]] = Field(default_factory=list)
+
+
+def _check_sizes(data: dict[str, Any]) -> None:
+    messages = data.get("messages")
+    if isinstance(messages, list):
+        parts = [one.get("content") for one in messages if isinstance(one, dict)]
+        count = len(messages) + sum(len(part) for part in parts if isinstance(part, list))
+        if count > MOST_MESSAGES:
+            raise ValueError(f"{count} messages and parts are too many, at most {MOST_MESSAGES}")
+    model = data.get("model")
+    if isinstance(model, str) and len(model) > MOST_MODEL_NAME:
+        raise ValueError(f"no model has a name of {len(model)} letters")
+
+
+def _check_texts(value: Any) -> None:
+    """Refuse halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.keys()
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str) and not one.isascii():
+            try:
+                one.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError("a text has half of a surrogate pair") from error

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from PIL import Image
+from vllm import envs
 from vllm.exceptions import VLLMClientError, VLLMValidationError
 from vllm.multimodal.media import MediaConnector
 
 from vllm_csp.media.connection import PublicConnection
+from vllm_csp.media.image_io import LisaImageIO
 from vllm_csp.plugin import MEDIA_CONNECTOR
 
 
@@ -30,6 +33,20 @@ class PublicMediaConnector(MediaConnector):
             PublicConnection(allowed_media_domains or ()),
             allowed_media_domains=allowed_media_domains,
             **kwargs,
+        )
+
+    def fetch_image(self, image_url: str, *, image_mode: str | None = None) -> Image.Image:
+        """The image behind an address, as `LisaImageIO` reads it."""
+        return self.load_from_url(
+            image_url, LisaImageIO(), fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT
+        )
+
+    async def fetch_image_async(
+        self, image_url: str, *, image_mode: str | None = None
+    ) -> Image.Image:
+        """The same without blocking."""
+        return await self.load_from_url_async(
+            image_url, LisaImageIO(), fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT
         )
 
     async def load_from_url_async(self, url: str, *args: Any, **kwargs: Any) -> Any:

@@ -38,7 +38,7 @@ def knobs(name: str, **values: Any) -> Policy:
         ValueError: the name or a knob is unknown, or a value does not fit (ValidationError).
     """
     if name not in POLICIES:
-        raise ValueError(f"unknown policy '{name}'; choose one of {', '.join(POLICIES)}")
+        raise ValueError(f"unknown policy '{name:.80}'; choose one of {', '.join(POLICIES)}")
     return POLICIES[name](**values)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from vllm_csp.tokens.policy_base import Policy, share, tile
 from vllm_csp.tokens.scatter import RepresentativeRule, ScatterMode
@@ -204,7 +204,7 @@ class Custom(Policy):
 
     kept_knob = None
 
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], FailFast()] = Field(max_length=1024)
     scatter: ScatterMode = "embedding"
     representative: RepresentativeRule = "grid"
 
