@@ -18,8 +18,9 @@ def register() -> None:
     """
     if find_spec("vllm") is None:
         return
-    from vllm_csp import adapter
+    from vllm_csp import adapter, orphans
 
+    orphans.end_with_parent()
     adapter.register_model(ARCHITECTURE, "vllm_csp.models.lisa:LISAForCausalLM")
     adapter.register_config_parser()
     adapter.register_config_hook(ARCHITECTURE)
