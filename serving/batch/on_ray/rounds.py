@@ -9,6 +9,7 @@ an input would be in memory before the first engine has started.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -101,14 +102,17 @@ class Rounds:
         import ray.data
 
         strategy, need = self.cluster.pool()
-        answers = ray.data.from_arrow(blocks).map_batches(
-            self.worker,
-            fn_constructor_args=(self.engine,),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=strategy,
-            **need,
-        )
+        with warnings.catch_warnings():
+            # Ray has no other way yet to say how often an actor may be restarted.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            answers = ray.data.from_arrow(blocks).map_batches(
+                self.worker,
+                fn_constructor_args=(self.engine,),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=strategy,
+                **need,
+            )
         return iter(
             answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,9 @@ from tests.serving.batch.made_up_worker import MadeUpWorker
 from tests.serving.batch.rows import question_rows, write_lines
 from tests.serving.batch.test_own_server import FLAGS, children, exists, has_lines
 from tests.serving.batch.tool import (
-    SECONDS,
     assert_same_answers,
     by_id,
     finish,
-    kill_after,
     read_lines,
     run,
     start,
@@ -43,6 +42,8 @@ from vllm_csp.serving.batch.window import grouped
 ray = pytest.importorskip("ray")
 
 WORKERS = 2
+# Two engines start side by side, on cores that others may use too.
+MINUTES = 1800
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +132,70 @@ def test_servers_of_others_are_not_asked_on_ray(tmp_path: Path) -> None:
     done = run(source, tmp_path / "out.jsonl", "--ray", "--base-url", "http://127.0.0.1:1")
     assert done.code == 2
     assert "leave --base-url out" in done.messages
+
+
+def on_ray(oracle: Path, source: Path, output: Path) -> list[object]:
+    """Arguments of a run with two workers, each an engine; two rows at once in each."""
+    flags = ["-c", str(oracle / "checkpoint"), "--server-flags", FLAGS, "--concurrency", 2]
+    return [source, output, *flags, "--ray", "--ray-workers", WORKERS]
+
+
+def workers_of(tool: subprocess.Popen[str]) -> list[int]:
+    """Processes of Ray's that hold engines."""
+    found = []
+    for number in descendants(tool.pid):
+        with suppress(OSError):
+            if "EngineWorker" in Path(f"/proc/{number}/cmdline").read_text():
+                found.append(number)
+    return found
+
+
+def descendants(number: int) -> list[int]:
+    direct = children(number)
+    return [*direct, *(one for child in direct for one in descendants(child))]
+
+
+def kill_workers(tool: subprocess.Popen[str], output: Path, kills: int, seed: int) -> None:
+    """Now and then while rows are answered, one of the workers."""
+    chance = random.Random(seed)
+    for _ in range(kills):
+        lines = min(NUM_ROWS - 2, len(read_lines(output)) + chance.randint(1, 3))
+        wait_until(partial(has_lines, output, lines), MINUTES, f"{lines} rows are answered")
+        time.sleep(chance.uniform(0, 0.5))
+        os.kill(chance.choice(workers_of(tool)), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("seed", "kills"), [(0, 2), (1, 4), (2, 4)])
+def test_killed_workers_leave_no_trace(
+    oracle: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int, kills: int
+) -> None:
+    """Real engines; ten workers in all are killed."""
+    output = tmp_path / "out.jsonl"
+    tool = start(*on_ray(oracle, undisturbed.source, output))
+    kill_workers(tool, output, kills, seed)
+    done = finish(tool, MINUTES)
+    assert done.code == 0, done.messages
+    assert done.summary["answered"] == NUM_ROWS
+    assert_same_answers(output, undisturbed.answers)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_stopped_and_a_killed_tool_take_their_workers_along_and_resume(
+    oracle: Path, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    for signals, lines in ((signal.SIGINT, 2), (signal.SIGKILL, 8)):
+        tool = start(*on_ray(oracle, undisturbed.source, output), "--resume")
+        wait_until(partial(has_lines, output, lines), MINUTES, f"{lines} rows are answered")
+        started = descendants(tool.pid)
+        assert len(workers_of(tool)) == WORKERS
+        tool.send_signal(signals)
+        tool.communicate(timeout=60)
+        assert tool.returncode == (1 if signals == signal.SIGINT else -signal.SIGKILL)
+        wait_until(lambda gone=started: not any(map(exists, gone)), 60, "all have ended")
+    done = finish(start(*on_ray(oracle, undisturbed.source, output), "--resume"), MINUTES)
+    assert done.code == 0, done.messages
+    assert_same_answers(output, undisturbed.answers)

@@ -48,9 +48,9 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> Finished:
+def finish(process: subprocess.Popen[str], seconds: float = SECONDS) -> Finished:
     """Wait for its end."""
-    printed, messages = process.communicate(timeout=SECONDS)
+    printed, messages = process.communicate(timeout=seconds)
     return Finished(process.returncode, json.loads(printed or "{}"), messages)
 
 
