@@ -12,10 +12,10 @@ from vllm.outputs import RequestOutput
 
 from vllm_csp.masks import encode_mask
 from vllm_csp.sam.postprocess import unpack_mask
-from vllm_csp.serving.health.pulse import Pulse
 from vllm_csp.serving.logs.note import RequestNote
 from vllm_csp.serving.protocol import SegmentationOptions
 from vllm_csp.serving.statistics import TokenStatistics
+from vllm_csp.serving.tracing.trace import Trace
 from vllm_csp.worker import MaskJob
 
 FORCED_TEXT = "[SEG]."
@@ -25,7 +25,7 @@ FORCED_TEXT = "[SEG]."
 class Answer:
     """State of one request between rendering and the last byte.
 
-    schedule: JSON of the request's own schedule, or empty. note and pulse: told of its progress.
+    schedule: JSON of the request's own schedule, or empty. note: told what came of it.
     """
 
     request_key: str
@@ -34,7 +34,7 @@ class Answer:
     seg_token_id: int
     max_masks: int
     note: RequestNote
-    pulse: Pulse
+    trace: Trace | None = None
     image: Image.Image | None = None
     image_key: str = ""
     token_ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -71,11 +71,14 @@ class Answer:
             token_ids=tokens,
             indexes=indexes[: self.max_masks],
             wants_tokens=self.options.show_tokens,
+            wants_spans=self.trace is not None,
         )
 
     def encode(self, packed: dict[str, Any]) -> list[dict[str, Any]]:
         """JSON masks of the engine's packed ones."""
         self.kept_tokens = packed["kept_tokens"] or self.kept_tokens
+        if self.trace is not None:
+            self.trace.add(packed["spans"])
         height, width = packed["size"]
         return [
             encode_mask(
@@ -119,7 +122,6 @@ class AnswerTap:
         and ends with an error before its first token; sent again, it carries them.
         """
         self._first = await anext(self._outputs, None)
-        self._answer.pulse.beat()
         if self._first is None or self._answer.retried or self._answer.image is None:
             return False
         self._answer.retried = any(
@@ -132,7 +134,6 @@ class AnswerTap:
         if self._first is not None:
             yield self._first
         async for result in self._outputs:
-            self._answer.pulse.beat()
             yield result
 
     async def __aiter__(self) -> AsyncIterator[RequestOutput]:

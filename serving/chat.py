@@ -36,6 +36,7 @@ from vllm_csp.serving.protocol import (
     SegmentationOptions,
 )
 from vllm_csp.serving.statistics import TokenStatistics
+from vllm_csp.serving.tracing.trace import trace_of
 
 
 class SegmentationChat(OpenAIServingChat):
@@ -82,7 +83,7 @@ class SegmentationChat(OpenAIServingChat):
             seg_token_id=self.renderer.get_tokenizer().seg_token_id,
             max_masks=self.settings.max_masks_per_answer,
             note=note_of(raw_request),
-            pulse=self.pulse,
+            trace=trace_of(raw_request),
         )
         _check(request, answer.options)
         if raw_request is not None:

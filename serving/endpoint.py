@@ -24,6 +24,7 @@ from vllm_csp.serving.page.shell import PageShell
 from vllm_csp.serving.protocol import SegmentationChatRequest
 from vllm_csp.serving.segment import route as segment_route
 from vllm_csp.serving.segment.handler import SegmentHandler
+from vllm_csp.serving.tracing.middleware import RequestTrace
 
 router = APIRouter(route_class=ErrorRoute)
 
@@ -67,5 +68,8 @@ class SegmentationEndpoint:
                 # Around vLLM's key check: the shell holds no data, and asks for the key itself.
                 stack = self._app.middleware_stack or self._app.build_middleware_stack()
                 self._app.middleware_stack = PageShell(stack)
+            if config.observability_config.otlp_traces_endpoint is not None:
+                stack = self._app.middleware_stack or self._app.build_middleware_stack()
+                self._app.middleware_stack = RequestTrace(stack)
             outermost(self._app, RequestLogWriter(adopted.settings.server.log_format))
             guard(self._app, engine_client, adopted)

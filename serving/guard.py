@@ -19,6 +19,7 @@ from vllm_csp.serving.limits.middleware import Limits
 def guard(app: FastAPI, engine: EngineClient, chat: SegmentationChat) -> None:
     """Set `app.state.csp_limits` and `.csp_readiness`; needs the running loop of the server."""
     settings = chat.settings.server
+    chat.pulse.listen(engine)
     readiness = Readiness(partial(probe, chat), chat.pulse, settings)
     ending = Ending(engine, readiness, settings.drain_seconds, lambda: app.state.server)
     limits = Limits(Bodies(settings), Admission(settings.max_held_requests), ending.closed)

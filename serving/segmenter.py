@@ -125,6 +125,7 @@ class Segmenter:
                     token_ids=tokens[i],
                     indexes=indexes,
                     wants_tokens=False,
+                    wants_spans=False,
                 )
         results = dict(zip(jobs, self._decode(list(jobs.values())), strict=True))
         # An embedding may be gone although vLLM still had the image's rows.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import torch
 
+from vllm_csp.timeline import Interval
+
 if TYPE_CHECKING:
     from vllm_csp.models.lisa import LISAForCausalLM
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 class MaskJob(TypedDict):
     """One finished answer: its request, image, token ids, and which of them want a mask.
 
-    wants_tokens: also tell which image tokens each stage kept.
+    wants_tokens: also tell which image tokens each stage kept. wants_spans: and what was done when.
     """
 
     request_key: str
@@ -22,6 +24,7 @@ class MaskJob(TypedDict):
     token_ids: list[int]
     indexes: list[int]
     wants_tokens: bool
+    wants_spans: bool
 
 
 class ImagePixels(TypedDict):
@@ -56,7 +59,7 @@ class MaskWorkerExtension:
         """Decode the masks of many answers in one batch, then forget the `released` requests.
 
         `images` are embedded first: pixels for jobs that an earlier call found without embedding.
-        A result is {"size", "masks", "scores"} and "kept_tokens" if wanted, {"missing": "image"} if
+        A result is {"size", "masks", "scores", "kept_tokens", "spans"}, {"missing": "image"} if
         the pixels must be sent again, or {"missing": "request"} if its queries are gone. None on
         ranks that decode nothing.
         """
@@ -111,6 +114,7 @@ class MaskWorkerExtension:
         results: list[dict[str, Any]] = [{"missing": "request"} for _ in jobs]
         found: list[int] = []
         embeddings, queries, kept = [], [], []
+        intervals: list[list[Interval]] = []
         for number, job in enumerate(jobs):
             stream = model.recorder.store.find(
                 job["request_key"], job["token_ids"], max(job["indexes"])
@@ -125,12 +129,21 @@ class MaskWorkerExtension:
             embeddings.append(embedding)
             queries.append(stream.queries(job["indexes"]))
             kept.append([one.tolist() for one in stream.kept_tokens] if job["wants_tokens"] else [])
-        mask_sets = model.masks.decode(embeddings, queries)
-        for number, mask_set, tokens in zip(found, mask_sets, kept, strict=True):
+            encoded = model.timeline.of_image(job["image_key"])
+            intervals.append([*encoded, *stream.intervals])
+        decoding: list[Interval] = []
+        with model.timeline.measured("vllm_csp.mask_decode", decoding, answers=len(found)):
+            mask_sets = model.masks.decode(embeddings, queries)
+        for number, mask_set, tokens, before in zip(found, mask_sets, kept, intervals, strict=True):
             results[number] = {
                 "size": list(mask_set.size),
                 "masks": mask_set.masks,
                 "scores": mask_set.scores,
                 "kept_tokens": tokens,
+                "spans": (
+                    [one.span() for one in [*before, *decoding]]
+                    if jobs[number]["wants_spans"]
+                    else []
+                ),
             }
         return results

@@ -52,6 +52,7 @@ class Conversation:
             token_ids=self.outputs[choice],
             indexes=list(indexes),
             wants_tokens=False,
+            wants_spans=False,
         )
 
     def seg_indexes(self, choice: int) -> list[int]:
@@ -158,6 +159,7 @@ def expected_masks(
             token_ids=list(output.outputs[0].token_ids),
             indexes=[0],
             wants_tokens=False,
+            wants_spans=False,
         )
         for key, output in zip(keys, outputs, strict=True)
     ]

@@ -48,6 +48,7 @@ from vllm_csp.readout.store import ReadoutStore
 from vllm_csp.sam.mask_service import MaskService
 from vllm_csp.sam.sam import Sam
 from vllm_csp.schedules import staged_schedule
+from vllm_csp.timeline import Timeline
 from vllm_csp.tokens import Schedule
 
 VISION_TOWER_PREFIX = "vision_tower."
@@ -146,8 +147,12 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             project=self.text_hidden_fcs[0],
             store=ReadoutStore(self.masks.embeddings.pin, self.masks.embeddings.unpin),
         )
+        traced = vllm_config.observability_config.otlp_traces_endpoint is not None
+        self.timeline = Timeline(enabled=traced)
+        self.recorder.intervals = lambda: self.timeline.step
         if self.runner is not None:
             self.recorder.kept_tokens = self.runner.kept_tokens
+            self.runner.timeline = self.timeline
         # Masks are decoded once, not by every tensor-parallel rank.
         self.decodes_masks = get_tensor_model_parallel_rank() == 0
 
@@ -168,13 +173,16 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         if clip_pixels is None:
             return []
         assert sam_pixels is not None and original_size is not None and image_key is not None
+        keys = [tensor_to_key(key) for key in image_key]
         if self.decodes_masks:
-            self.masks.encode(
-                keys=[tensor_to_key(key) for key in image_key],
-                pixels=list(sam_pixels),
-                original_sizes=[(int(height), int(width)) for height, width in original_size],
-            )
-        return self.vision_probe.ride(self.image_features(clip_pixels), clip_pixels)
+            with self.timeline.encoding("vllm_csp.encode_sam", keys):
+                self.masks.encode(
+                    keys=keys,
+                    pixels=list(sam_pixels),
+                    original_sizes=[(int(height), int(width)) for height, width in original_size],
+                )
+        with self.timeline.encoding("vllm_csp.encode_clip", keys):
+            return self.vision_probe.ride(self.image_features(clip_pixels), clip_pixels)
 
     def image_features(self, clip_pixels: torch.Tensor) -> torch.Tensor:
         """Projected patch features: uint8 [B, S, S, 3] -> [B, num_image_tokens, hidden]."""
@@ -212,9 +220,10 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         **kwargs: object,
     ) -> torch.Tensor:
         """Hidden states [tokens, hidden] after the final norm."""
-        return self.language_model.model(
-            input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds
-        )
+        with self.timeline.forward(len(positions)):
+            return self.language_model.model(
+                input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds
+            )
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         """Logits of the sampling rows; these are the rows that masks are read out from."""

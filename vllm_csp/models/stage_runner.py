@@ -13,6 +13,7 @@ from vllm_csp.kv.tracker import BatchTracker
 from vllm_csp.models.row_scorer import RowScorer
 from vllm_csp.models.seg_probe import SegProbe
 from vllm_csp.models.vision_probe import ImageExtras
+from vllm_csp.timeline import Timeline
 from vllm_csp.tokens import Schedule, TokenPlan
 from vllm_csp.tokens.plan import ScoreRows, on_device
 from vllm_csp.tokens.scatter import reactivate
@@ -31,6 +32,7 @@ class StageRunner:
         self.tracker = tracker
         # Of the step's images, in batch order; set by the owning model when a selector needs them.
         self.extras = ImageExtras()
+        self.timeline = Timeline(enabled=False)
         # Per stage the tokens [P, budget] kept for the images of the last step that had any.
         self.selected: list[Tensor] = []
 
@@ -116,7 +118,15 @@ class _Step:
             rows = self.plan.stages[index].fill(self.selected[index])
             scorers = self._scorers(index + 1) if index < last else {}
             some = layers[stage.first_layer : stage.last_layer]
-            x, residual = self._layers(some, rows, index, scorers.values())
+            with self.runner.timeline.part(
+                "vllm_csp.stage",
+                stage=index,
+                first_layer=stage.first_layer,
+                last_layer=stage.last_layer,
+                rows=len(rows),
+                images=len(self.plan.image_requests),
+            ):
+                x, residual = self._layers(some, rows, index, scorers.values())
             if index == last:
                 out[rows] = norm(x, residual)[0]
             else:

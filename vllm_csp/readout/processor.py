@@ -123,6 +123,8 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
             self._recorder.record(streams, rows, logits.shape[0], fed)
             for row, stream in zip(rows, streams, strict=True):
                 stream.kept_tokens = self._recorder.kept_tokens(row) or stream.kept_tokens
+                if indexes[row] == 0:
+                    stream.intervals.extend(self._recorder.intervals())
         return logits
 
     def _output_index(self, row: int, slot: int, ctx: LogitsContext | None) -> int:

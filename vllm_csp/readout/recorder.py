@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from vllm_csp.readout.store import ReadoutStore, Stream
+from vllm_csp.timeline import Interval
 
 # One engine per process is the rule; tests may hold several.
 _recorders: WeakValueDictionary[str, Recorder] = WeakValueDictionary()
@@ -31,6 +32,8 @@ class Recorder:
         self._hidden: torch.Tensor | None = None
         # Per stage, what batch row i's image kept in this step; set when the engine runs in stages.
         self.kept_tokens: Callable[[int], list[torch.Tensor]] = lambda row: []
+        # What the last forward pass did when, if that is recorded.
+        self.intervals: Callable[[], list[Interval]] = list
         _recorders[instance_id] = self
 
     def see(self, hidden: torch.Tensor) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from vllm_csp.timeline import Interval
+
 
 @dataclass
 class Step:
@@ -32,7 +34,7 @@ class Stream:
 
     rows[i] = (step, row) of the query of output token i. owner: what stays the same while its
     request leaves and re-enters the batch, if anything. kept_tokens: per stage the image tokens
-    [budget] it ran on, when the engine runs in stages.
+    [budget] it ran on, when the engine runs in stages. intervals: its prefill, if recorded.
     """
 
     key: str
@@ -41,6 +43,7 @@ class Stream:
     rows: list[tuple[Step, int]] = field(default_factory=list)
     touched: float = 0.0
     kept_tokens: list[torch.Tensor] = field(default_factory=list)
+    intervals: list[Interval] = field(default_factory=list)
 
     def queries(self, indexes: Sequence[int]) -> torch.Tensor:
         """Queries [len(indexes), out_dim] of the output tokens at `indexes`."""

@@ -1,0 +1,1 @@
+"""OpenTelemetry spans of requests, by what vLLM sets up for `--otlp-traces-endpoint`."""

@@ -1,0 +1,174 @@
+"""`vllm-csp serve` with a stand-in checkpoint, to be killed and told to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.chat import body, user
+from tests.pictures import data_url, encoded, gradient
+from tests.server import free_port, wait_until
+
+START_SECONDS = 400
+# Sure | , | it | is | [SEG]
+WORDS = [18585, 29892, 372, 338, 32003]
+FLAGS = (
+    *("--served-model-name", "lisa", "--host", "127.0.0.1", "--enforce-eager"),
+    *("--max-model-len", "1024", "--max-num-seqs", "8", "--kv-cache-memory-bytes", "64M"),
+)
+
+
+@dataclass
+class Real:
+    """A server's process, its address, and the files of its stdout and stderr."""
+
+    url: str
+    out: Path
+    process: subprocess.Popen[bytes]
+
+    def get(self, path: str) -> httpx.Response | None:
+        """The answer; None if nobody listens."""
+        try:
+            return httpx.get(self.url + path, timeout=5)
+        except httpx.TransportError:
+            return None
+
+    def status(self, path: str) -> int:
+        """Status of a path; 0 if nobody listens."""
+        reply = self.get(path)
+        return 0 if reply is None else reply.status_code
+
+    def state(self) -> str:
+        """What GET /ready says; empty if nobody listens."""
+        reply = self.get("/ready")
+        return "" if reply is None else str(reply.json()["state"])
+
+    def segment(self, *questions: str, picture: bytes, **headers: str) -> httpx.Response:
+        """Ask about a picture."""
+        request = {"image": data_url(picture), "questions": list(questions)}
+        return httpx.post(f"{self.url}/v1/segment", json=request, headers=headers, timeout=120)
+
+    def chat(self, request: dict[str, Any]) -> httpx.Response:
+        """Send a chat."""
+        return httpx.post(f"{self.url}/v1/chat/completions", json=request, timeout=120)
+
+    def metric(self, line: str) -> float:
+        """A line of /metrics by its name and labels."""
+        text = httpx.get(f"{self.url}/metrics", timeout=30).text
+        [value] = [
+            one.rpartition(" ")[2] for one in text.splitlines() if one.rpartition(" ")[0] == line
+        ]
+        return float(value)
+
+    def descendants(self) -> list[tuple[int, str]]:
+        """Number and title of all processes below the server's."""
+        listed = subprocess.run(
+            ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        )
+        rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
+        found, parents = [], {self.process.pid}
+        while below := [row for row in rows if int(row[1]) in parents]:
+            found += [(int(row[0]), row[2]) for row in below]
+            parents = {int(row[0]) for row in below}
+        return found
+
+    def process_of(self, title: str) -> int:
+        """The one process below with a name like `EngineCore` or `Worker`."""
+        [number] = [number for number, name in self.descendants() if f"VLLM::{title}" in name]
+        return number
+
+
+def picture(width: int = 80) -> bytes:
+    """A file that no other width gives."""
+    return encoded(gradient(width, 61))
+
+
+def long_chat(width: int, max_tokens: int = 400, **fields: Any) -> dict[str, Any]:
+    """A request that takes a while; its answer has many masks."""
+    return body(
+        user("Please segment everything.", data_url(picture(width))),
+        allowed_token_ids=WORDS,
+        ignore_eos=True,
+        max_tokens=max_tokens,
+        **fields,
+    )
+
+
+def start(checkpoint: Path, out: Path, *flags: str, port: int = 0) -> Real:
+    """Start a server; wait for it with `wait_until_ready`."""
+    port = port or free_port()
+    command = [str(Path(sys.executable).with_name("vllm-csp")), "serve", str(checkpoint)]
+    with out.open("ab") as stdout, out.with_suffix(".err").open("ab") as stderr:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), *FLAGS, *flags],
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    return Real(f"http://127.0.0.1:{port}", out, process)
+
+
+def wait_until_ready(server: Real) -> None:
+    """Fails with the end of the log when the server ends instead."""
+
+    def ready() -> bool:
+        if server.process.poll() is not None:
+            raise AssertionError(f"the server ended at start:\n{server.out.read_text()[-3000:]}")
+        return server.status("/ready") == 200
+
+    wait_until(ready, START_SECONDS, f"the server is ready; log: {server.out}")
+
+
+def finish(server: Real) -> None:
+    """Leave nothing of a server, whatever state it is in."""
+    below = [number for number, _ in server.descendants()]
+    for number in below:
+        _signal(number, signal.SIGCONT)
+    server.process.terminate()
+    try:
+        server.process.wait(timeout=40)
+    except subprocess.TimeoutExpired:
+        for number in [*below, server.process.pid]:
+            _signal(number, signal.SIGKILL)
+        server.process.wait()
+
+
+def exists(number: int) -> bool:
+    """Whether a process runs."""
+    return _signal(number, 0)
+
+
+def _signal(number: int, what: int) -> bool:
+    try:
+        os.kill(number, what)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def running(checkpoint: Path, out: Path, *flags: str, port: int = 0) -> Iterator[Real]:
+    """A server that is ready, ended at the end."""
+    server = start(checkpoint, out, *flags, port=port)
+    try:
+        wait_until_ready(server)
+        yield server
+    finally:
+        finish(server)
+
+
+def seconds_until(holds: Any, seconds: float, what: str) -> float:
+    """Wait for a condition and tell how long it took."""
+    began = time.monotonic()
+    wait_until(holds, seconds, what)
+    return time.monotonic() - began
