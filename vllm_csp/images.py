@@ -52,7 +52,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"cannot identify image: no file in a format read here ({', '.join(FORMATS)})"
+            f"cannot identify image: not an image in a format read here ({', '.join(FORMATS)})"
         ) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"the image has too many pixels, at most {max_pixels} allowed") from error

@@ -75,23 +75,26 @@ class Case:
 
 @dataclass(frozen=True)
 class Bytes:
-    """What no client library would send. {key} and {host} in the head are the server's."""
+    """What no client library would send. {key} and {host} in the head are the server's.
+
+    unfinished: the server has to wait for more, which does not come: the writing side is closed.
+    """
 
     name: str
     head: str
     body: bytes = b""
     statuses: frozenset[int] = REFUSED
-    close_after: bool = True
+    unfinished: bool = False
 
     def send(self, server: Server) -> Reply:
-        """Write, close the writing side, read to the end."""
+        """Write, and read to the end."""
         host = server.url.removeprefix("http://")
         name, port = host.split(":")
         head = self.head.replace("{key}", server.key).replace("{host}", host)
         with socket.create_connection((name, int(port)), timeout=SECONDS) as connection:
             try:
                 connection.sendall(head.encode("latin-1") + self.body)
-                if self.close_after:
+                if self.unfinished:
                     connection.shutdown(socket.SHUT_WR)
                 received = _read_all(connection)
             except (ConnectionResetError, BrokenPipeError):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco
 
 from vllm_csp.evaluation.item import DatasetError
+from vllm_csp.masks import decode_counts, decode_runs
 
 Pixels = npt.NDArray[np.bool_]
 
@@ -58,21 +59,18 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> Pixels:
             if not segmentation:
                 return np.zeros(size, bool)
             rle = coco.merge(coco.frPyObjects(segmentation, height, width))
+            mask: Pixels = coco.decode(rle).astype(bool)
         elif isinstance(segmentation["counts"], list):
-            rle = coco.frPyObjects(segmentation, height, width)
+            mask = decode_runs(np.array(segmentation["counts"]), *segmentation["size"])
         else:
-            counts = segmentation["counts"]
-            ascii_counts = counts if isinstance(counts, bytes) else counts.encode("ascii")
-            rle = {"size": list(segmentation["size"]), "counts": ascii_counts}
-        mask = coco.decode(rle).astype(bool)
+            mask = decode_counts(segmentation["counts"], *segmentation["size"])
     except Exception as error:  # pycocotools raises many types, and plain ones too.
         raise DatasetError(
             f"a segmentation is neither polygons nor run lengths: {error}"
         ) from error
     if mask.shape != size:
         raise DatasetError(f"a mask of {mask.shape} pixels belongs to an image of {size}")
-    pixels: Pixels = mask
-    return pixels
+    return mask
 
 
 def find_image(folder: Path, name: str) -> Path:

@@ -135,7 +135,7 @@ FILES: dict[str, tuple[Callable[[], bytes], frozenset[int]]] = {
     ),
     "PNG: a chunk of 2^32 - 1 bytes": (
         png(header(), chunk(b"IDAT", ROWS, length=2**32 - 1), END),
-        REFUSED,
+        READ_OR_REFUSED,
     ),
     "PNG: a chunk of 2^31 - 1 bytes": (
         png(header(), chunk(b"tEXt", b"a\0b", length=2**31 - 1), DATA, END),

@@ -1,0 +1,86 @@
+"""Resident memory of a server's processes while it is under load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psutil
+
+INTERVAL = 2.0
+WARM_UP = 0.3
+"""This share of a run fills caches and the allocator's arenas: it says nothing about a leak."""
+
+MEBIBYTE = 1 << 20
+
+
+class Memory:
+    """Samples of all processes below one, without itself."""
+
+    def __init__(self, root: int) -> None:
+        self._root = psutil.Process(root)
+        self.samples: dict[str, list[tuple[float, float]]] = {}
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Sample in the background."""
+        task = asyncio.create_task(self._sample())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _sample(self) -> None:
+        began = time.monotonic()
+        while True:
+            now = time.monotonic() - began
+            for process in self._root.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    name = f"{process.name()} {process.pid}"
+                    size = process.memory_info().rss / MEBIBYTE
+                    self.samples.setdefault(name, []).append((now, size))
+            await asyncio.sleep(INTERVAL)
+
+    def report(self) -> list[dict[str, Any]]:
+        """For each process that was there all the time: sizes in MiB and the slope."""
+        longest = max((len(samples) for samples in self.samples.values()), default=0)
+        return [
+            {"process": name, **trend(samples)}
+            for name, samples in self.samples.items()
+            if len(samples) > 0.8 * longest and samples[-1][1] > 50
+        ]
+
+
+def trend(samples: list[tuple[float, float]]) -> dict[str, Any]:
+    """Least squares over (seconds, MiB) after the warm-up.
+
+    within_noise: the growth over the time looked at is less than what single samples scatter around
+    the line, twice, or less than 1 %.
+    """
+    after = samples[int(WARM_UP * len(samples)) :]
+    count = len(after)
+    if count < 3:
+        return {"first_mib": samples[0][1], "last_mib": samples[-1][1], "within_noise": None}
+    mean_time = sum(when for when, _ in after) / count
+    mean_size = sum(size for _, size in after) / count
+    spread = sum((when - mean_time) ** 2 for when, _ in after)
+    slope = sum((when - mean_time) * (size - mean_size) for when, size in after) / spread
+    rest = [size - mean_size - slope * (when - mean_time) for when, size in after]
+    scatter = math.sqrt(sum(one * one for one in rest) / (count - 2))
+    growth = slope * (after[-1][0] - after[0][0])
+    return {
+        "first_mib": round(samples[0][1], 1),
+        "warm_mib": round(after[0][1], 1),
+        "last_mib": round(samples[-1][1], 1),
+        "largest_mib": round(max(size for _, size in samples), 1),
+        "slope_mib_per_minute": round(60 * slope, 3),
+        "scatter_mib": round(scatter, 2),
+        "growth_mib": round(growth, 2),
+        "within_noise": growth <= max(2 * scatter, 0.01 * mean_size),
+    }
