@@ -89,6 +89,8 @@ class MaskLine:
     def submit(self, job: MaskJob, images: list[ImagePixels]) -> asyncio.Future[Result]:
         """The worker's result for a job (see `csp_decode_masks`)."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        # Nobody may be waiting any more when an engine fails.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._waiting.append((job, images, future))
         self._start()
         return future

@@ -42,6 +42,7 @@ from vllm.renderers.chat_utils import parse_chat_messages, parse_chat_messages_a
 from vllm.renderers.registry import RENDERER_REGISTRY
 from vllm.tokenizers.registry import TokenizerRegistry
 from vllm.transformers_utils import config as vllm_config
+from vllm.v1.engine.core_client import AsyncMPClient
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 
@@ -138,6 +139,7 @@ CALLED: list[tuple[Callable[..., Any], list[str]]] = [
     (OpenAIServingChat.create_streaming_error_response, ["message"]),
     (EngineClient.collective_rpc, ["method", "timeout", "args", "kwargs"]),
     (LLM.collective_rpc, ["method", "timeout", "args", "kwargs"]),
+    (AsyncMPClient._call_utility_async, ["method", "args", "engine"]),
     (LLM.chat, ["messages", "sampling_params", "use_tqdm", "chat_template_kwargs"]),
     (parse_chat_messages, ["content_format", "media_io_kwargs", "mm_processor_kwargs"]),
     (parse_chat_messages_async, ["content_format", "media_io_kwargs", "mm_processor_kwargs"]),

@@ -1,0 +1,121 @@
+"""Masks are asked of all engines and taken from the one that has the request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vllm_csp.serving import mask_client
+from vllm_csp.serving.mask_client import MaskClient, MaskError
+from vllm_csp.worker import ImagePixels, MaskJob
+
+PHOTO = Image.new("RGB", (8, 6))
+COUNTERS = {
+    **dict.fromkeys(("streams", "embeddings", "pinned"), 1.0),
+    **dict.fromkeys(("new_hits", "new_misses", "new_encode_seconds"), 0.0),
+}
+
+
+class Engine:
+    """Has some requests, and embeddings of some images."""
+
+    def __init__(self, requests: set[str], images: set[str], fails: bool = False) -> None:
+        self.requests, self.images, self.fails = requests, images, fails
+        self.free = asyncio.Event()
+        self.free.set()
+        self.pixels: list[str] = []
+        self.released: list[str] = []
+        self.num_calls = 0
+
+    async def call(
+        self, jobs: list[MaskJob], images: list[ImagePixels], released: list[str]
+    ) -> list[Any]:
+        """As `csp_decode_masks` on two ranks, of which the second decodes."""
+        self.num_calls += 1
+        await self.free.wait()
+        if self.fails:
+            raise RuntimeError("the engine has died")
+        self.pixels += [one["image_key"] for one in images]
+        self.images |= set(self.pixels)
+        self.released += released
+        return [None, {"results": [self._result(job) for job in jobs], "counters": COUNTERS}]
+
+    def _result(self, job: MaskJob) -> dict[str, Any]:
+        if job["request_key"] not in self.requests:
+            return {"missing": "request"}
+        if job["image_key"] not in self.images:
+            return {"missing": "image"}
+        return {"masks": job["request_key"]}
+
+
+def job(request: str, image: str = "photo") -> MaskJob:
+    return MaskJob(
+        request_key=request, image_key=image, token_ids=[1], indexes=[0], wants_tokens=False
+    )
+
+
+@pytest.fixture
+def client_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MaskClient]:
+    """A client of made-up engines."""
+
+    def made(*engines: Engine) -> MaskClient:
+        calls = [engine.call for engine in engines]
+        monkeypatch.setattr(mask_client, "engine_calls", lambda client, method: calls)
+        return MaskClient(None)  # type: ignore[arg-type]
+
+    return made
+
+
+def test_masks_come_from_the_engine_that_has_the_request(client_of: Any) -> None:
+    async def ask() -> None:
+        engines = [Engine({"a", "c"}, {"photo"}), Engine({"b"}, {"photo"})]
+        client = client_of(*engines)
+        found = await asyncio.gather(*(client.decode(job(name), PHOTO) for name in "abc"))
+        assert [one["masks"] for one in found] == ["a", "b", "c"]
+        for name in "abc":
+            client.release(name)
+        await asyncio.sleep(0.2)
+        assert [sorted(one.released) for one in engines] == [["a", "b", "c"]] * 2
+        # Answers that finish together share a call, and so do releases.
+        assert [one.num_calls for one in engines] == [2, 2]
+
+    asyncio.run(ask())
+
+
+def test_pixels_go_only_where_they_are_missed(client_of: Any) -> None:
+    async def ask() -> None:
+        engines = [Engine({"a"}, {"photo"}), Engine({"b"}, set())]
+        client = client_of(*engines)
+        assert (await client.decode(job("b"), PHOTO))["masks"] == "b"
+        assert [one.pixels for one in engines] == [[], ["photo"]]
+
+    asyncio.run(ask())
+
+
+def test_an_engine_that_is_busy_or_dead_holds_up_no_other(client_of: Any) -> None:
+    async def ask() -> None:
+        busy, dead = Engine(set(), set()), Engine(set(), set(), fails=True)
+        busy.free.clear()
+        client = client_of(busy, dead, Engine({"a", "b"}, {"photo"}))
+        for name in "ab":
+            found = await asyncio.wait_for(client.decode(job(name), PHOTO), 5)
+            assert found["masks"] == name
+        busy.free.set()
+
+    asyncio.run(ask())
+
+
+def test_what_no_engine_has_is_an_error(client_of: Any) -> None:
+    async def ask() -> None:
+        client = client_of(Engine({"a"}, {"photo"}), Engine(set(), set()))
+        with pytest.raises(MaskError, match="lost the request"):
+            await client.decode(job("b"), PHOTO)
+        client = client_of(Engine({"a"}, {"photo"}), Engine(set(), set(), fails=True))
+        with pytest.raises(RuntimeError, match="has died"):
+            await client.decode(job("b"), PHOTO)
+
+    asyncio.run(ask())
