@@ -23,6 +23,8 @@ from vllm_csp.serving.batch.on_ray.rounds import ROWS_PER_WORKER
 
 DAY = 86_400
 BASE64 = 4 / 3
+# What the tool does with each row on Ray, of `benchmarks.batch_tool`.
+DRIVER = ("read", "pack for Ray", "journal of Ray's replies")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Batch:
     image_bytes: float
     line_bytes: float
     start_seconds: float
-    journaled: float
+    passed_on: float
     recovered: float
 
     @property
@@ -67,9 +69,7 @@ class Batch:
             "requests within each machine, MB/s": self.rate * self.image_bytes * BASE64 / 1e6,
             "lines to the driver, MB/s": rows_per_second * self.line_bytes / 1e6,
             "journal, TB": self.rows * self.line_bytes / 1e12,
-            "jobs, so that one core keeps up with each journal": ceil(
-                rows_per_second / self.journaled
-            ),
+            "jobs, so that one core keeps up with each": ceil(rows_per_second / self.passed_on),
             "core hours to recover the journals": self.rows / self.recovered / 3600,
             "time lost to engine starts, %": (
                 100 * self.start_seconds / (self.start_seconds + ROWS_PER_WORKER / self.rate)
@@ -89,7 +89,7 @@ def main() -> None:
         image_bytes=arguments.image_bytes,
         line_bytes=arguments.line_bytes or tool["journal of Ray's replies"]["bytes_per_row"],
         start_seconds=arguments.start_seconds,
-        journaled=tool["journal of Ray's replies"]["rows_per_cpu_second"],
+        passed_on=1 / sum(1 / tool[step]["rows_per_cpu_second"] for step in DRIVER),
         recovered=tool["recover on --resume"]["rows_per_cpu_second"],
     )
     engines = arguments.engines or batch.engines(arguments.days)
