@@ -98,7 +98,8 @@ def _ready(server: Server) -> bool:
     if server.process.poll() is not None:
         raise AssertionError(f"the server ended at start:\n{server.log.read_text()[-4000:]}")
     try:
-        return httpx.get(f"{server.url}/health").status_code == 200
+        # Not /health, which does not wait for the mask that a server makes at its start.
+        return httpx.get(f"{server.url}/ready").status_code == 200
     except httpx.TransportError:
         return False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import httpx
 import pytest
 from fastapi.routing import APIRoute
@@ -36,6 +38,21 @@ def test_without_the_key_nothing_is_answered(
     reply = httpx.request(method, server.url + path, json=body, headers=headers, timeout=60)
     assert reply.status_code == 401
     assert "choices" not in reply.json()
+
+
+def test_without_the_key_no_body_is_read(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    head = (
+        b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(head % 10**12)
+        assert connection.recv(12) == b"HTTP/1.1 401"
+
+
+def test_ready_needs_no_key_and_tells_a_state(server: Server) -> None:
+    reply = httpx.get(f"{server.url}/ready", timeout=60)
+    assert (reply.status_code, reply.json()) == (200, {"state": "ready"})
 
 
 def test_with_the_key_it_is(server: Server) -> None:
