@@ -1,8 +1,8 @@
 """Keeps glibc from giving memory back to the kernel between layers.
 
 Symptom: on a CPU a layer's activations are larger than what glibc keeps, so every layer takes its
-memory from the kernel again, page by page; up to half of the time goes there (MobileSAM's encoder
-runs 10x faster with this). A preloaded tcmalloc or jemalloc, which vLLM recommends for CPUs, does
+memory from the kernel again, page by page, and much of the time goes there; how much shows
+`python -m benchmarks.encode --encoders mobile_sam --allocators kept default`. A preloaded tcmalloc or jemalloc, which vLLM recommends for CPUs, does
 the same and is left alone. Can go when vLLM's CPU worker sets this or brings such an allocator.
 """
 

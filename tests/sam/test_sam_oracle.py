@@ -23,9 +23,11 @@ SUM_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
 def check_sums(values: Tensor, expected: dict[str, Any], tolerance: float) -> None:
     wide = values.double()
     got = (wide.mean(), wide.std(correction=0), wide.abs().max())
-    for value, name in zip(got, ("mean", "std", "absmax"), strict=True):
+    # A single value may be two steps of bf16 off where a sum of many is not.
+    tolerances = (tolerance, tolerance, max(tolerance, 2 * torch.finfo(values.dtype).eps))
+    for value, name, least in zip(got, ("mean", "std", "absmax"), tolerances, strict=True):
         scale = max(1.0, abs(expected[name]))
-        assert abs(value.item() - expected[name]) < tolerance * scale, name
+        assert abs(value.item() - expected[name]) < least * scale, name
 
 
 def logits_error(logits: Tensor, expected: np.ndarray[Any, Any]) -> float:

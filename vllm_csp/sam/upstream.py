@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
         patch_embed: nn.Module
         pos_embed: nn.Parameter
-        blocks: nn.ModuleList
+        blocks: Any
         neck: nn.Sequential
 
         def __init__(
@@ -67,6 +67,16 @@ if TYPE_CHECKING:
             window_size: int,
             global_attn_indexes: tuple[int, ...],
         ) -> None: ...
+
+    class ViTAttention(nn.Module):
+        """Upstream `modeling/image_encoder.py`, `Attention`."""
+
+        num_heads: int
+        scale: float
+        qkv: nn.Linear
+        proj: nn.Linear
+        rel_pos_h: nn.Parameter
+        rel_pos_w: nn.Parameter
 
     class LayerNorm2d(nn.Module):
         """Upstream `modeling/common.py`."""
@@ -157,6 +167,7 @@ if TYPE_CHECKING:
 else:
     _modeling = import_modeling()
     ImageEncoderViT = _modeling.ImageEncoderViT
+    ViTAttention = _modeling.image_encoder.Attention
     PromptEncoder = _modeling.PromptEncoder
     PositionEmbeddingRandom = _modeling.prompt_encoder.PositionEmbeddingRandom
     TwoWayTransformer = _modeling.TwoWayTransformer

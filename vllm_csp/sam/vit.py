@@ -7,12 +7,14 @@ from torch import Tensor, nn
 from vllm_csp.sam.neck import apply_neck
 from vllm_csp.sam.upstream import ImageEncoderViT
 from vllm_csp.sam.vit_geometry import VitGeometry
+from vllm_csp.sam.window_attention import attend
 
 
 class VitEncoder(ImageEncoderViT):
     """SAM's ViT: normalised pixels to image embeddings.
 
-    Parameter names are upstream's. Upstream: segment-anything `modeling/image_encoder.py`.
+    Parameter names are upstream's, attention is `window_attention`'s.
+    Upstream: segment-anything `modeling/image_encoder.py`.
     """
 
     def __init__(self, geometry: VitGeometry) -> None:
@@ -38,5 +40,6 @@ class VitEncoder(ImageEncoderViT):
         """
         tokens: Tensor = self.patch_embed(pixels) + self.pos_embed
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = tokens + attend(block.attn, block.norm1(tokens), block.window_size)
+            tokens = tokens + block.mlp(block.norm2(tokens))
         return apply_neck(self.neck, tokens.permute(0, 3, 1, 2))
