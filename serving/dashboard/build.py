@@ -1,4 +1,4 @@
-"""Writes the dashboard: `python -m vllm_csp.serving.dashboard.build > serving/dashboard/vllm_csp.json`."""
+"""Writes the dashboard: `python -m vllm_csp.serving.dashboard.build > .../vllm_csp.json`."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ router = APIRouter()
     responses={
         400: {"model": ErrorResponse, "description": "Wrong fields, too many questions, no image"},
         404: {"model": ErrorResponse, "description": "No such model"},
+        413: {"model": ErrorResponse, "description": "The body is larger than the server takes"},
         415: {"model": ErrorResponse, "description": "Neither JSON nor a form"},
         422: {"model": ErrorResponse, "description": "The image's address cannot be fetched"},
         503: {"model": ErrorResponse, "description": "No room for as many requests now"},

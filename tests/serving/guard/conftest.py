@@ -39,7 +39,8 @@ def real(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
-        patch.setenv("VLLM_SERVER_DEV_MODE", "1")
+        # It would log what a wrong request consists of.
+        patch.delenv("VLLM_SERVER_DEV_MODE", raising=False)
         out = tmp_path_factory.mktemp("guarded") / "out.log"
         traces = ("--otlp-traces-endpoint", collector.url)
         with running(standin, out, *LIMITS, *traces) as server:

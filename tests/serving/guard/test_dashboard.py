@@ -6,8 +6,6 @@ import json
 import re
 from importlib.resources import files
 
-import httpx
-
 from tests.serving.guard.real import Real, picture
 from vllm_csp.serving.dashboard.build import dashboard
 
@@ -56,7 +54,7 @@ def test_panels_do_not_overlap() -> None:
 
 def test_every_metric_is_there(real: Real) -> None:
     assert real.segment("What?", picture=picture()).status_code == 200
-    text = httpx.get(f"{real.url}/metrics", timeout=30).text
+    text = real.page("/metrics").text
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     names = {re.split(r"[{ ]", line, maxsplit=1)[0] for line in lines}
     assert metrics() <= names

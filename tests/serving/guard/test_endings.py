@@ -1,4 +1,4 @@
-"""How a server ends, when it is told to and when its engine dies, and that it can be started again."""
+"""How a server ends, told to or because its engine died, and that it can be started again."""
 
 from __future__ import annotations
 

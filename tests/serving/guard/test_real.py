@@ -29,7 +29,7 @@ def test_it_is_ready_when_it_has_made_a_mask(real: Real) -> None:
 
 
 def test_every_route_with_a_body_has_the_limit(real: Real) -> None:
-    paths: dict[str, dict[str, Any]] = httpx.get(f"{real.url}/openapi.json").json()["paths"]
+    paths: dict[str, dict[str, Any]] = real.page("/openapi.json").json()["paths"]
     posts = [path for path, methods in paths.items() if "post" in methods]
     assert {"/v1/segment", "/v1/chat/completions", "/v1/completions", "/tokenize"} <= set(posts)
     for path in posts:
@@ -83,7 +83,7 @@ def test_a_long_answer_is_no_reason_for_doubt(real: Real) -> None:
     """Longer than the server may be silent, with a probe waiting or not."""
     states: set[str] = set()
     with ThreadPoolExecutor(4) as pool:
-        busy = [pool.submit(real.chat, long_chat(100 + i, 600)) for i in range(4)]
+        busy = [pool.submit(real.chat, long_chat(100 + i, 150)) for i in range(4)]
         while not all(one.done() for one in busy):
             states.add(real.state())
             time.sleep(0.2)
