@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+import sys
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from vllm_csp.serving.batch.sources.source import UsageError
@@ -52,6 +54,7 @@ class Cluster:
     address: str
     num_workers: int = 0
     gpus: float | None = None
+    _resources: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
         quiet()
@@ -70,17 +73,24 @@ class Cluster:
             )
         except ConnectionError as error:
             raise UsageError(f"no Ray cluster at {self.address}: {error}") from error
-        self._plan(ray.cluster_resources())
+        try:
+            self._plan(ray.cluster_resources())
+        except UsageError:
+            self.close()
+            raise
+        # Ray tells here which workers have died; standard output is for the summary.
+        self._resources.enter_context(redirect_stdout(sys.stderr))
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        # A worker may find a GPU still taken by the engine of its predecessor.
-        context.max_consecutive_actor_init_deaths = max(2, self.num_workers)
+        # One machine may be broken; when none starts an engine, the run ends.
+        context.max_consecutive_actor_init_deaths = 2 * self.num_workers
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        self._resources.close()
 
     @staticmethod
     def close() -> None:
@@ -108,6 +118,8 @@ class Cluster:
             self.gpus = 1 if gpus else 0
         if self.num_workers == 0:
             self.num_workers = max(1, int(gpus / self.gpus)) if self.gpus else 1
+        if self.address != LOCAL:
+            return  # What is missing may come: clusters grow.
         if self.gpus * self.num_workers > gpus:
             raise UsageError(
                 f"{self.num_workers} engines with {self.gpus:g} GPUs each, but the cluster has "

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
-STARTS = 3
+STARTS = 2
 """Attempts to start the first server: the GPU may be taken by that of a worker just killed."""
 
 
