@@ -56,7 +56,9 @@ class Bodies:
                     "body_too_slow",
                     f"the body did not arrive within {self._seconds:g} s",
                 ) from None
-            yield _replayed(b"".join(parts), receive)
+            replayed = _replayed(b"".join(parts), receive)
+            parts.clear()
+            yield replayed
         finally:
             self.held_bytes -= size
 
