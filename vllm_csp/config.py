@@ -101,6 +101,8 @@ class CspConfig(BaseModel):
                 for item in error.errors()[:MOST_PROBLEMS]
             )
             raise ValueError(f"{name} is wrong: {problems}. Fields: {_allowed(section)}") from error
+        except ValueError as error:  # a text that is no UTF-8
+            raise ValueError(f"{name} is wrong: {error}") from error
 
 
 def _allowed(section: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.answers import difference
 from benchmarks.load.clients import Load, Target, rows
 from benchmarks.load.held import held_in_the_end
 from benchmarks.load.jobs import MODEL, jobs
@@ -91,8 +92,9 @@ async def measure(
         wrong.append(f"{tally.failed} requests failed")
     if tally.differ:
         wrong.append(f"{tally.differ} answers differ from those alone")
-    if again != expected:
-        wrong.append("asked alone after the load, a request is answered otherwise than before")
+    for job, later, before in zip(load.jobs, again, expected, strict=True):
+        if differs := difference(later, before):
+            wrong.append(f"asked alone after the load, {job.kind}: {differs}")
     wrong += [f"{name} is {value} in the end" for name, value in left.items() if value]
     wrong += [f"{one['process']} grows" for one in sizes if one["within_noise"] is False]
     answered = sum(tally.answered.values())

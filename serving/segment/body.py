@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
 
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException as FormError
 
@@ -29,7 +29,9 @@ async def read_body(raw_request: Request) -> SegmentRequest:
             async with raw_request.form(max_files=1) as form:
                 return SegmentRequest.model_validate(await _fields(form))
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from error
+        # Without the input: a message or a log line needs no image.
+        errors = error.errors(include_url=False, include_input=False)
+        raise RequestValidationError(errors) from error
     except FormError as error:
         # Starlette's own kind would not get OpenAI's form of errors.
         raise HTTPException(error.status_code, error.detail) from error
@@ -57,8 +59,8 @@ async def _value(value: UploadFile | str) -> str:
 
 def _object(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return from_json(text)
+    except ValueError:
         return text  # which the model then refuses by name
 
 

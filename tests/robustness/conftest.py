@@ -25,11 +25,15 @@ class Golden:
     before: Holdings
 
     def check(self) -> None:
-        """The same masks to the last bit, nothing held, no more files open."""
+        """The same masks, nothing held, no more files open.
+
+        To IoU 0.999: kernels round differently for a prompt of which a part is cached.
+        """
         left = wait_until_idle(self.server)
         assert left.gauges["vllm_csp:held_embeddings"] <= MOST_EMBEDDINGS
         assert left.files <= self.before.files + MORE_FILES
-        assert golden_masks(self.server) == self.masks
+        for mask, expected in zip(golden_masks(self.server), self.masks, strict=True):
+            assert iou(mask, expected) >= 0.999
 
 
 def golden_masks(server: Server) -> list[dict[str, Any]]:

@@ -153,6 +153,18 @@ BODIES: dict[str, tuple[bytes, frozenset[int]]] = {
         form(IMAGE, ASKED, part("policy", b'{"policy": 1' + b"0" * 5000 + b"}")),
         REFUSED,
     ),
+    "a policy of half a surrogate": (
+        form(IMAGE, ASKED, part("policy", b'{"policy": "\\ud800"}')),
+        REFUSED,
+    ),
+    "a knob of half a surrogate": (
+        form(IMAGE, ASKED, part("policy", b'{"policy": "csp", "\\ud800": 1}')),
+        REFUSED,
+    ),
+    "a policy of NaN": (
+        form(IMAGE, ASKED, part("policy", b'{"policy": "resprune", "alpha": NaN}')),
+        REFUSED,
+    ),
     "a policy as a file": (form(ASKED, file_part(b"{}", "policy"), part("image", b"a")), REFUSED),
     "a name with brackets": (form(IMAGE, part("questions[]", QUESTION.encode())), REFUSED),
     "an unknown field": (form(IMAGE, ASKED, part("colour", b"red")), REFUSED),
