@@ -2,8 +2,9 @@
 
 Symptom: on a CPU a layer's activations are larger than what glibc keeps, so every layer takes its
 memory from the kernel again, page by page, and much of the time goes there; how much shows
-`python -m benchmarks.encode --encoders mobile_sam --allocators kept default`. A preloaded tcmalloc or jemalloc, which vLLM recommends for CPUs, does
-the same and is left alone. Can go when vLLM's CPU worker sets this or brings such an allocator.
+`python -m benchmarks.encode --encoders mobile_sam --allocators kept default`. A preloaded tcmalloc
+or jemalloc, which vLLM recommends for CPUs, does the same and is left alone. Can go when vLLM's CPU
+worker sets this or brings such an allocator.
 """
 
 from __future__ import annotations
