@@ -67,7 +67,7 @@ class SegmentationChatRequest(ChatCompletionRequest):
         """
         if isinstance(data, dict):
             _check_sizes(data)
-            _check_texts(data)
+            _check_values(data)
         try:
             return handler(data)
         except (ValidationError, VLLMError, ValueError):
@@ -94,8 +94,11 @@ def _check_sizes(data: dict[str, Any]) -> None:
         raise ValueError(f"no model has a name of {len(model)} letters")
 
 
-def _check_texts(value: Any) -> None:
-    """Refuse halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
+def _check_values(value: Any) -> None:
+    """Refuse what JSON can write and the engine cannot be sent.
+
+    Halves of surrogate pairs, which UTF-8 cannot write, and integers of more than 64 bits.
+    """
     waiting = [value]
     while waiting:
         one = waiting.pop()
@@ -109,3 +112,5 @@ def _check_texts(value: Any) -> None:
                 one.encode()
             except UnicodeEncodeError as error:
                 raise ValueError("a text has half of a surrogate pair") from error
+        elif isinstance(one, int) and not -(1 << 63) <= one < 1 << 63:
+            raise ValueError("an integer has more than 64 bits")
