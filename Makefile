@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP := $(VENV)/.setup-$(ENGINE)
 
-.PHONY: setup demo test test-slow test-gpu lint fiftyone clean
+.PHONY: setup demo test test-slow test-gpu robustness load lint fiftyone clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -28,6 +28,14 @@ test-slow: setup
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
+
+# Every bad input of tests/robustness, and more fuzzing; a quarter of an hour.
+robustness: setup
+	$(BIN)/python -m pytest tests/robustness -m 'slow or not slow'
+
+# 64 clients for ten minutes, of whose requests a tenth is given up.
+load: setup
+	$(BIN)/python -m benchmarks.load
 
 lint: setup
 	$(BIN)/ruff check .
