@@ -148,7 +148,7 @@ class Baseline:
         height, width = sam_resize_shape(image)
         whole = _resize(low_res.float(), (side, side))[..., :height, :width]
         logits = _resize(whole, (image.height, image.width))[:, 0]
-        return [mask for mask in logits.cpu().numpy() > 0]
+        return list(logits.cpu().numpy() > 0)
 
     def seg_rows(self, ids: Sequence[int]) -> list[int]:
         """Indexes of [SEG] among generated ids; row i predicted token i."""

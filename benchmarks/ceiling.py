@@ -105,7 +105,7 @@ def counted(name: str, build: Callable[[], Any], inputs: Callable[[], Any], dtyp
 
 
 def sam_encoder(geometry: Any, dtype: str) -> Part:
-    """SAM's encoder on one image. Padding of windows, which upstream computes on, does not count."""
+    """SAM's encoder on one image, as `build_encoder` makes it."""
     import torch
 
     from vllm_csp.sam.encoder_kind import build_encoder

@@ -1,11 +1,17 @@
-"""Seconds that SAM's image encoders take for an image: ViT-H, and MobileSAM's TinyViT.
+"""Seconds that the image encoders take for an image: SAM's ViT-H, MobileSAM's TinyViT, CLIP.
 
-    python -m benchmarks.encode [--encoders vit_h mobile_sam] [--dtypes bfloat16] [--batches 1]
+    vllm-csp bench encode [--encoders vit_h mobile_sam clip] [--dtypes bfloat16] [--batches 1]
+    vllm-csp bench encode --implementations ours shipped --dtypes bfloat16 float32
     python -m benchmarks.encode --encoders mobile_sam --allocators kept default
 
-Random weights, which take the same time as trained ones. Every encoder, dtype and setting of the
-allocator runs in its own process; repeats go round all of them, and the median over repeats is
-reported. The last line on stdout is one JSON document; rows go to benchmarks/results/encode.csv.
+Random weights, which take the same time as trained ones. `shipped`: segment-anything's own ViT code
+on the same weights; it runs in fp32 unless cast. `way`: how a ViT's attention is computed, see
+`vllm_csp/sam/window_attention.py`; `auto` is what the engine takes. Every encoder, implementation,
+dtype and setting of the allocator runs in its own process; repeats go round all of them, and the
+median over repeats is reported. `over_shipped` is the ratio to `shipped` in fp32, of the same
+repeat. With `--check`, `error` is the norm of the difference to shipped fp32 over its norm (needs
+memory for both). The last line on stdout is one JSON document; rows go to
+benchmarks/results/encode.csv.
 """
 
 from __future__ import annotations
@@ -14,109 +20,242 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.ceiling import Part, clip_tower, measured_rates, print_card, sam_encoder
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
-from benchmarks.report import report_rows
+from benchmarks.plots import plot_bars
+from benchmarks.report import RESULTS, report_rows
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ALLOCATORS: dict[str, dict[str, str]] = {"kept": KEEP_MEMORY, "default": {}}
-ENCODERS = ["vit_h", "mobile_sam"]
+ENCODERS = ["vit_h", "mobile_sam", "clip", "tiny"]
+IMPLEMENTATIONS = ["ours", "shipped"]
+WAYS = ["auto", "channels", "fused", "biased"]
+Cell = tuple[str, str, str, str, str]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run all cells and report, or one cell when called by itself."""
-    arguments = _arguments()
+    arguments = _arguments(argv)
     if arguments.cell:
-        report_cell(measure(arguments.encoders[0], arguments.dtypes[0], arguments.batches))
+        report_cell(measure(arguments))
         return
-    seconds: dict[tuple[str, str, str, int], list[float]] = {}
-    counts = {encoder: work(encoder) for encoder in arguments.encoders}
-    for repeat in range(arguments.repeats):
-        for encoder, dtype, allocator in product(
-            arguments.encoders, arguments.dtypes, arguments.allocators
-        ):
-            cell = ["--cell", "--encoders", encoder, "--dtypes", dtype]
-            cell += ["--batches", *map(str, arguments.batches)]
-            measured = run_cell("benchmarks.encode", cell, ALLOCATORS[allocator])
-            for batch, value in zip(arguments.batches, measured, strict=True):
-                seconds.setdefault((encoder, dtype, allocator, batch), []).append(value)
-            name = f"{encoder} {dtype} {allocator}"
-            print(f"repeat {repeat + 1} {name}: {measured}", file=sys.stderr, flush=True)
-    rows = [
-        {
-            "encoder": encoder,
-            "dtype": dtype,
-            "allocator": allocator,
-            "batch": batch,
-            "seconds_per_image": round(statistics.median(values), 4),
-            **counts[encoder],
-        }
-        for (encoder, dtype, allocator, batch), values in seconds.items()
+    cells = [
+        cell
+        for cell in product(
+            arguments.encoders,
+            arguments.implementations,
+            arguments.ways,
+            arguments.dtypes,
+            arguments.allocators,
+        )
+        if _exists(*cell)
     ]
-    title = "SAM image encoders, 1024 x 1024 pixels"
-    report_rows("encode", title, rows, {"repeats": arguments.repeats})
+    rates = {dtype: measured_rates(dtype) for dtype in arguments.dtypes}
+    parts = {
+        (encoder, dtype): work(encoder, dtype)
+        for encoder, dtype in product(arguments.encoders, arguments.dtypes)
+    }
+    cards = {
+        dtype: print_card(
+            [part for (_, one), part in parts.items() if one == dtype], rates[dtype], dtype
+        )
+        for dtype in arguments.dtypes
+    }
+    measured: dict[tuple[Cell, int], list[dict[str, float]]] = {}
+    for repeat in range(arguments.repeats):
+        for cell in cells:
+            found = run_cell("benchmarks.encode", _command(cell, arguments), ALLOCATORS[cell[4]])
+            for batch, one in zip(arguments.batches, found, strict=True):
+                measured.setdefault((cell, batch), []).append(one)
+            print(f"repeat {repeat + 1} {' '.join(cell)}: {found}", file=sys.stderr, flush=True)
+    rows = [
+        _row(cell, batch, measured, parts[cell[0], cell[3]], rates[cell[3]])
+        for cell, batch in measured
+    ]
+    setting = {"repeats": arguments.repeats, "threads": arguments.threads, "ceiling": cards}
+    report_rows(arguments.result, "image encoders", rows, setting)
+    bars = {" ".join(map(str, list(row.values())[:6])): row["seconds_per_image"] for row in rows}
+    plot_bars(RESULTS / f"{arguments.result}.png", bars, "seconds per image", "image encoders")
 
 
-def measure(encoder: str, dtype: str, batches: list[int]) -> list[float]:
-    """Seconds per image for each batch size, after one warm-up."""
+def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
+    """Seconds per image for each batch size, after one warm-up, and the error."""
     import torch
 
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    [encoder], [implementation], [way], [dtype] = (
+        arguments.encoders,
+        arguments.implementations,
+        arguments.ways,
+        arguments.dtypes,
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_default_dtype(getattr(torch, dtype))
+    if way != "auto":
+        from vllm_csp.sam import window_attention
+
+        chosen = getattr(window_attention, f"_{way}")
+        window_attention.way_for = lambda cells: chosen
+    torch.manual_seed(0)
     with torch.device(device):
-        model = _build(encoder)
-        pixels = torch.randn(max(batches), 3, 1024, 1024)
-    seconds = []
+        model, side = _build(encoder)
+        pixels = torch.randn(max(arguments.batches), 3, side, side)
+    exact = None
     with torch.inference_mode():
-        for batch in (batches[0], *batches):
-            if device == "cuda":
-                torch.cuda.synchronize()
+        if arguments.check and encoder in ("vit_h", "tiny"):
+            exact = _runner(model, "shipped")(pixels[:1])
+        model = model.to(getattr(torch, dtype))
+        pixels = pixels.to(getattr(torch, dtype))
+        run = _runner(model, implementation)
+        error = float("nan")
+        if exact is not None:
+            error = float((run(pixels[:1]).float() - exact).norm() / exact.norm())
+        found = []
+        for batch in (arguments.batches[0], *arguments.batches):
+            _wait(device)
             began = time.perf_counter()
-            model(pixels[:batch])
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds.append((time.perf_counter() - began) / batch)
-    return seconds[1:]
+            run(pixels[:batch])
+            _wait(device)
+            found.append({"seconds": (time.perf_counter() - began) / batch, "error": error})
+    return found[1:]
 
 
-def work(encoder: str) -> dict[str, float]:
-    """Operations for one image, and the number of weights."""
+def work(encoder: str, dtype: str = "bfloat16") -> Part:
+    """Operations for one image, and the bytes of the weights."""
+    if encoder == "clip":
+        return clip_tower(_clip_config(), dtype)
+    part = sam_encoder(_geometry(encoder), dtype)
+    return Part(encoder, part.flop, part.bytes)
+
+
+def _wait(device: str) -> None:
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    # Without data: the counter does not know all of the attention kernels that devices have.
-    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model = _build(encoder)
-        model(torch.empty(1, 3, 1024, 1024))
-    values = sum(weight.numel() for weight in model.parameters())
-    return {"tflop": round(counter.get_total_flops() / 1e12, 4), "weights": values}
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
-def _build(encoder: str) -> nn.Module:
+def _runner(model: nn.Module, implementation: str) -> Callable[[Tensor], Tensor]:
+    from vllm_csp.sam.upstream import ImageEncoderViT
+
+    if implementation == "shipped":
+        return lambda pixels: ImageEncoderViT.forward(model, pixels)  # type: ignore[arg-type]
+    return lambda pixels: model(pixels)
+
+
+def _exists(encoder: str, implementation: str, way: str, dtype: str, allocator: str) -> bool:
+    """Only ViTs have attention of several kinds, and an implementation of segment-anything."""
+    is_vit = encoder in ("vit_h", "tiny")
+    if implementation == "shipped":
+        return is_vit and way == "auto"
+    return is_vit or way == "auto"
+
+
+def _build(encoder: str) -> tuple[nn.Module, int]:
+    from transformers import CLIPVisionModel
+
     from vllm_csp.sam.encoder_kind import build_encoder
+
+    if encoder == "clip":
+        config = _clip_config()
+        return CLIPVisionModel(config).eval(), config.image_size
+    geometry = _geometry(encoder)
+    model = build_encoder(geometry).eval()
+    for name, weight in model.named_parameters():
+        if "rel_pos" in name or name == "pos_embed":
+            weight.data.normal_(std=0.02)
+    return model, geometry.image_size
+
+
+def _geometry(encoder: str) -> Any:
     from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
     from vllm_csp.sam.vit_geometry import VIT_H
+    from vllm_csp.standin import SAM
 
-    return build_encoder({"vit_h": VIT_H, "mobile_sam": MOBILE_SAM}[encoder]).eval()
+    return {"vit_h": VIT_H, "mobile_sam": MOBILE_SAM, "tiny": SAM}[encoder]
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def _clip_config() -> Any:
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=224,
+        patch_size=14,
     )
-    parser.add_argument("--encoders", nargs="+", default=ENCODERS, choices=ENCODERS)
-    parser.add_argument("--dtypes", nargs="+", default=["bfloat16"])
+
+
+def _command(cell: Cell, arguments: argparse.Namespace) -> list[str]:
+    encoder, implementation, way, dtype, _ = cell
+    command = ["--cell", "--encoders", encoder, "--implementations", implementation]
+    command += ["--ways", way, "--dtypes", dtype, "--threads", str(arguments.threads)]
+    return [
+        *command,
+        "--batches",
+        *map(str, arguments.batches),
+        *(["--check"] if arguments.check else []),
+    ]
+
+
+def _row(
+    cell: Cell,
+    batch: int,
+    measured: dict[tuple[Cell, int], list[dict[str, float]]],
+    part: Part,
+    rates: Any,
+) -> dict[str, Any]:
+    encoder, implementation, way, dtype, allocator = cell
+    own = [one["seconds"] for one in measured[cell, batch]]
+    shipped = measured.get(((encoder, "shipped", "auto", "float32", allocator), batch))
+    ratios = [b["seconds"] / o for b, o in zip(shipped, own, strict=True)] if shipped else []
+    seconds = statistics.median(own)
+    error = measured[cell, batch][0]["error"]
+    return {
+        "encoder": encoder,
+        "implementation": implementation,
+        "way": way,
+        "dtype": dtype,
+        "allocator": allocator,
+        "batch": batch,
+        "seconds_per_image": round(seconds, 4),
+        "over_shipped": round(statistics.median(ratios), 2) if ratios else "",
+        "error": f"{error:.2g}" if error == error else "",
+        "tflop": round(part.flop / 1e12, 4),
+        "mfu": round(part.flop / seconds / rates.flops, 3),
+    }
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="vllm-csp bench encode",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--encoders", nargs="+", default=ENCODERS[:3], choices=ENCODERS)
+    parser.add_argument(
+        "--implementations", nargs="+", default=IMPLEMENTATIONS, choices=IMPLEMENTATIONS
+    )
+    parser.add_argument("--ways", nargs="+", default=["auto"], choices=WAYS)
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument(
         "--allocators", nargs="+", default=["kept"], choices=list(ALLOCATORS), help="Of glibc."
     )
+    parser.add_argument("--threads", type=int, default=0, help="Of torch; 0: all.")
+    parser.add_argument("--check", action="store_true", help="Also compare with shipped fp32.")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--cell", action="store_true", help="Measure here, once; print seconds.")
-    return parser.parse_args()
+    parser.add_argument("--result", default="encode", help="Name of the files.")
+    parser.add_argument("--cell", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,235 @@
+"""Milliseconds per mask: batched over requests, against a loop over images as LISA runs it.
+
+    vllm-csp bench decode-masks [--queries 1 8 32] [--per-image 1 8] [--dtypes bfloat16]
+
+`loop`: segment-anything's mask decoder, one image at a time, masks in fp32 at full resolution to
+the host, thresholded and run-length encoded there. `batch`: ours: one call for all queries,
+thresholded and packed to bits on the device. Both begin with image embeddings and queries, and end with COCO
+RLE. Random weights of SAM's own decoder sizes. `least_iou` compares the masks of both.
+Every implementation and dtype runs in its own process, repeats go round all of them. The last line
+on stdout is one JSON document; rows go to benchmarks/results/decode-masks.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.ceiling import Part, measured_rates, print_card
+from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
+from benchmarks.plots import plot_lines
+from benchmarks.report import RESULTS, report_rows
+
+if TYPE_CHECKING:
+    from vllm_csp.sam.mask_service import MaskService
+
+IMPLEMENTATIONS = ("loop", "batch")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run all cells and report, or one cell when called by itself."""
+    arguments = _arguments(argv)
+    if arguments.cell:
+        report_cell(measure(arguments.cell, arguments.dtypes[0], arguments))
+        return
+    cards = {}
+    for dtype in arguments.dtypes:
+        part = Part("one mask", arguments.gflop * 1e9, 4 << 20)
+        cards[dtype] = print_card([part], measured_rates(dtype), f"mask decoding, {dtype}")
+    seconds: dict[tuple[str, str, int, int], list[float]] = {}
+    areas: dict[tuple[str, str, int, int], list[Any]] = {}
+    for repeat in range(arguments.repeats):
+        for name, dtype in product(IMPLEMENTATIONS, arguments.dtypes):
+            cell = ["--cell", name, "--dtypes", dtype]
+            cell += ["--queries", *map(str, arguments.queries)]
+            cell += ["--per-image", *map(str, arguments.per_image)]
+            cell += ["--width", str(arguments.width), "--height", str(arguments.height)]
+            for one in run_cell("benchmarks.decode_masks", cell, KEEP_MEMORY):
+                key = (name, dtype, one["queries"], one["per_image"])
+                seconds.setdefault(key, []).append(one["seconds"])
+                areas[key] = one["masks"]
+            print(f"repeat {repeat + 1} {name} {dtype} done", file=sys.stderr, flush=True)
+    rows = [_row(key, seconds, areas, cards, arguments.gflop) for key in seconds]
+    names = ("width", "height", "repeats")
+    setting = {name: getattr(arguments, name) for name in names}
+    report_rows("decode-masks", "mask decoding", rows, {**setting, "ceiling": cards})
+    lines = [{**row, "by": f"{row['implementation']} {row['dtype']}"} for row in rows]
+    alone = [row for row in lines if row["per_image"] == arguments.per_image[0]]
+    plot_lines(RESULTS / "decode-masks.png", alone, "queries", "ms_per_mask", "by", "mask decoding")
+
+
+def measure(name: str, dtype: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of each number of queries, in this process, and the masks of the last call."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    service = _service(dtype, device)
+    found = []
+    for queries, per_image in product(arguments.queries, arguments.per_image):
+        if queries % per_image:
+            continue
+        work = _work(queries, per_image, dtype, device, (arguments.height, arguments.width))
+        run = {"loop": _loop, "batch": _batch}[name](service, *work)
+        masks = run()
+        runs = []
+        for _ in range(3):
+            began = time.perf_counter()
+            run()
+            runs.append(time.perf_counter() - began)
+        found.append(
+            {
+                "queries": queries,
+                "per_image": per_image,
+                "seconds": statistics.median(runs),
+                "masks": masks,
+            }
+        )
+    return found
+
+
+def _service(dtype: str, device: str) -> MaskService:
+    import torch
+
+    from vllm_csp.sam.mask_service import MaskService
+    from vllm_csp.sam.sam import Sam
+    from vllm_csp.standin import SAM
+
+    torch.manual_seed(0)
+    return MaskService(Sam(SAM).to(device, getattr(torch, dtype)).eval(), 1)
+
+
+def _work(
+    queries: int, per_image: int, dtype: str, device: str, size: tuple[int, int]
+) -> tuple[list[Any], list[Any]]:
+    """Images with embeddings, and each one's queries."""
+    import torch
+
+    from vllm_csp.images import sam_input_size
+    from vllm_csp.sam.embedding_cache import ImageEmbedding
+
+    torch.manual_seed(1)
+    count = queries // per_image
+    embeddings = torch.randn(count, 256, 64, 64).to(device, getattr(torch, dtype))
+    asked = torch.randn(count, per_image, 256).to(device, getattr(torch, dtype))
+    images = [ImageEmbedding(one, sam_input_size(size), size) for one in embeddings]
+    return images, list(asked)
+
+
+def _batch(service: MaskService, images: list[Any], queries: list[Any]) -> Callable[[], Any]:
+    from vllm_csp.masks import encode_mask
+    from vllm_csp.sam.postprocess import unpack_mask
+
+    def run() -> list[Any]:
+        return [
+            encode_mask(unpack_mask(bits, one.size), score, 0, "rle")
+            for one in service.decode(images, queries)
+            for bits, score in zip(one.masks, one.scores, strict=True)
+        ]
+
+    return run
+
+
+def _loop(service: MaskService, images: list[Any], queries: list[Any]) -> Callable[[], Any]:
+    import torch
+    from torch.nn import functional
+
+    from benchmarks.baselines import as_json, shipped_decode
+
+    sam = service._sam[0]
+
+    def resize(pixels: Any, size: tuple[int, int]) -> Any:
+        return functional.interpolate(pixels, size, mode="bilinear", align_corners=False)
+
+    @torch.inference_mode()
+    def run() -> list[Any]:
+        masks = []
+        for image, rows in zip(images, queries, strict=True):
+            sam.prompt_encoder.forget_dense_pe()
+            sparse, dense = sam.prompt_encoder(rows)
+            low_res, _ = shipped_decode(
+                sam.mask_decoder,
+                image.embedding[None],
+                sam.prompt_encoder.get_dense_pe(),
+                sparse,
+                dense,
+            )
+            height, width = image.input_size
+            square = resize(low_res.float(), (sam.image_size, sam.image_size))
+            logits = resize(square[..., :height, :width], image.original_size)[:, 0]
+            masks += as_json(list(logits.cpu().numpy() > 0))
+        return masks
+
+    return run
+
+
+def _row(
+    key: tuple[str, str, int, int],
+    seconds: dict[tuple[str, str, int, int], list[float]],
+    masks: dict[tuple[str, str, int, int], list[Any]],
+    cards: dict[str, Any],
+    gflop: float,
+) -> dict[str, Any]:
+    from pycocotools import mask as coco
+
+    name, dtype, queries, per_image = key
+    loop = ("loop", dtype, queries, per_image)
+    spent = statistics.median(seconds[key]) / queries
+
+    def rle(mask: dict[str, Any]) -> dict[str, Any]:
+        return {"size": mask["size"], "counts": mask["counts"].encode("ascii")}
+
+    ious = [
+        float(coco.iou([rle(one)], [rle(other)], [0])[0][0])
+        for one, other in zip(masks[key], masks[loop], strict=True)
+    ]
+    ratios = [b / o for b, o in zip(seconds[loop], seconds[key], strict=True)]
+    return {
+        "implementation": name,
+        "dtype": dtype,
+        "queries": queries,
+        "per_image": per_image,
+        "ms_per_mask": round(1e3 * spent, 3),
+        "over_loop": round(statistics.median(ratios), 2),
+        "mfu": round(gflop * 1e9 / spent / (cards[dtype]["tflops"] * 1e12), 3),
+        "least_iou": round(min(ious), 4),
+    }
+
+
+def counted_gflop() -> float:
+    """Operations of one query of an image of its own, in 10^9."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from vllm_csp.sam.sam import Sam
+    from vllm_csp.standin import SAM
+
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        Sam(SAM).decode(torch.empty(1, 256, 64, 64), torch.empty(1, 256))
+    return counter.get_total_flops() / 1e9
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="vllm-csp bench decode-masks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--queries", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--per-image", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cell", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    arguments.gflop = 0.0 if arguments.cell else counted_gflop()
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
