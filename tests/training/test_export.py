@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from skimage import data
 
-from vllm_csp.images import sam_input_size
+from vllm_csp.images import sam_input_size, sam_resize
 from vllm_csp.masks import decode_mask
 from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.sam.postprocess import masks_from_logits
+from vllm_csp.sam.sam import Sam
+from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
 from vllm_csp.serving.segmenter import Question, Segmenter
-from vllm_csp.training.embeddings import sam_pixels
 from vllm_csp.training.export import (
     folded_encoder,
     load_encoder,
@@ -92,7 +93,9 @@ def own_masks(
     student: Student, sam: dict[str, torch.Tensor], tokenizer: LisaTokenizer, image: Image.Image
 ) -> list[np.ndarray]:
     """The masks without an engine."""
-    embedding = load_encoder(sam)(sam_pixels(image)[None])
+    encoder = load_encoder(sam)
+    pixels = torch.from_numpy(sam_resize(image))
+    embedding = encoder(Sam(MOBILE_SAM).preprocess([pixels]))
     nothing = np.zeros((image.height, image.width), np.uint8)
     asked = tuple(Asked(text, ONE, (nothing,)) for text in QUESTIONS)
     packer = Packer(tokenizer)

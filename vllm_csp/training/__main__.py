@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from PIL import Image
 from rich.console import Console
+from rich.table import Table
+from torch import Tensor
 
 from vllm_csp.allocator import keep_freed_memory
 from vllm_csp.images import to_rgb
 from vllm_csp.models.tokenizer import LisaTokenizer
+from vllm_csp.sam.sam import Sam
+from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
 from vllm_csp.scenes import make_sample
 from vllm_csp.training.embeddings import EmbeddingFile, embed
-from vllm_csp.training.export import folded_encoder, load_encoder, sam_weights, write_checkpoint
+from vllm_csp.training.export import folded_encoder, sam_weights, write_checkpoint
 from vllm_csp.training.loop import Trainer
 from vllm_csp.training.packing import Packer
 from vllm_csp.training.photos import Photo, photos
+from vllm_csp.training.probe import probe
 from vllm_csp.training.questions import NONE, ONE, PHRASINGS, SCENE_WORDS, TWO
 from vllm_csp.training.settings import TrainingSettings
 from vllm_csp.training.shape import MiniShape
@@ -53,7 +58,7 @@ def embed_command(
     seeds = [seed for seed in range(scenes) if f"train/{seed}" not in file.places]
     random.Random(0).shuffle(missing)
     pictures = _mixed(missing, seeds)
-    embed(_encoder(assets), pictures, len(missing) + len(seeds), file, batch)
+    embed(_sam(assets), pictures, len(missing) + len(seeds), file, batch)
 
 
 @app.command()
@@ -77,7 +82,7 @@ def train(
     found = photos(assets, "train")
     tokenizer = vocabulary(run, found)
     packer = Packer(tokenizer, words(found))
-    student = _student(assets, tokenizer, packer.pieces)
+    student = _student(_mobile_sam(assets), tokenizer, packer.pieces)
     trainer = Trainer(chosen, student, (packer.before_image, packer.after_image), run)
     file = EmbeddingFile(run)
     ready = [photo for photo in found if photo.key in file.places]
@@ -90,12 +95,29 @@ def export(
 ) -> None:
     """Write the state of a run as a checkpoint in the published LISA layout."""
     tokenizer = vocabulary(run, [])
-    student = _student(assets, tokenizer, Packer(tokenizer, words(photos(assets, "train"))).pieces)
-    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    sam = _mobile_sam(assets)
+    student = _student(sam, tokenizer, Packer(tokenizer, words(photos(assets, "train"))).pieces)
+    state = _state(run)
     student.load_state_dict(state["student"])
-    sam = sam_weights(assets / "mobile-sam/mobile_sam.safetensors")
     size = write_checkpoint(output, student, MiniShape(), run, folded_encoder(sam))
     console.print(f"{output}: step {state['step']}, {size / 1e6:.2f} MB")
+
+
+@app.command(name="probe")
+def probe_command(
+    assets: Assets,
+    run: Run,
+    scenes: Annotated[int, typer.Option(help="Held-out scenes to ask about.")] = 40,
+) -> None:
+    """Say how often a run finds what is asked for in held-out scenes, before masks are decoded."""
+    tokenizer = vocabulary(run, [])
+    packer = Packer(tokenizer, words(photos(assets, "train")))
+    student = _student(_mobile_sam(assets), tokenizer, packer.pieces)
+    student.load_state_dict(_state(run)["student"])
+    table = Table("kind", "read-outs", "grid", "place", "look")
+    for row in probe(student, packer, range(scenes)):
+        table.add_row(*map(str, row.values()))
+    console.print(table)
 
 
 @app.command(name="held-out")
@@ -136,17 +158,27 @@ def words(found: Sequence[Photo]) -> list[str]:
     return list(dict.fromkeys([*SCENE_WORDS, *names]))
 
 
+def _state(run: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    return state
+
+
 def _student(
-    assets: Path, tokenizer: LisaTokenizer, word_pieces: Sequence[Sequence[int]]
+    sam: Mapping[str, Tensor], tokenizer: LisaTokenizer, word_pieces: Sequence[Sequence[int]]
 ) -> Student:
     student = Student(MiniShape(), tokenizer.vocab_size, word_pieces)
-    student.load_sam(sam_weights(assets / "mobile-sam/mobile_sam.safetensors"))
+    student.load_sam(sam)
     return student
 
 
-def _encoder(assets: Path) -> torch.nn.Module:
-    encoder = load_encoder(sam_weights(assets / "mobile-sam/mobile_sam.safetensors"))
-    return encoder.to("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16)
+def _sam(assets: Path) -> Sam:
+    sam = Sam(MOBILE_SAM).eval()
+    sam.load_weights(_mobile_sam(assets).items())
+    return sam.to("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16)
+
+
+def _mobile_sam(assets: Path) -> dict[str, Tensor]:
+    return sam_weights(assets / "mobile-sam/mobile_sam.safetensors")
 
 
 def _mixed(found: list[Photo], seeds: list[int]) -> Iterator[tuple[str, Image.Image]]:

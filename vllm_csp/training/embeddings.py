@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from vllm_csp.images import sam_resize
-from vllm_csp.sam.sam import PIXEL_MEAN, PIXEL_STD
+from vllm_csp.sam.sam import Sam
 
 SHAPE = (256, 64, 64)
-SIDE = 1024
 VALUES = SHAPE[0] * SHAPE[1] * SHAPE[2]
 
 
@@ -55,29 +54,18 @@ class EmbeddingFile:
 
 @torch.inference_mode()
 def embed(
-    encoder: nn.Module,
+    sam: Sam,
     pictures: Iterable[tuple[str, Image.Image]],
     count: int,
     file: EmbeddingFile,
     batch: int = 2,
 ) -> None:
     """Append the embeddings of `count` named pictures."""
-    device = next(encoder.parameters()).device
-    dtype = next(encoder.parameters()).dtype
     names: list[str] = []
     pixels: list[Tensor] = []
     for number, (name, image) in enumerate(track(pictures, "SAM embeddings", count), 1):
         names.append(name)
-        pixels.append(sam_pixels(image))
+        pixels.append(torch.from_numpy(sam_resize(image)))
         if len(names) == batch or number == count:
-            file.append(names, encoder(torch.stack(pixels).to(device, dtype)))
+            file.append(names, sam.encode(sam.preprocess(pixels)))
             names, pixels = [], []
-
-
-def sam_pixels(image: Image.Image) -> Tensor:
-    """Normalised and padded pixels fp32 [3, 1024, 1024] of an RGB image."""
-    resized = torch.from_numpy(sam_resize(image)).permute(2, 0, 1).float()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
-    square = torch.zeros(3, SIDE, SIDE)
-    square[:, : resized.shape[1], : resized.shape[2]] = (resized - mean) / std
-    return square

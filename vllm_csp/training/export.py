@@ -15,6 +15,8 @@ from vllm_csp.training.shape import MiniShape
 from vllm_csp.training.student import Student
 
 TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json")
+TIED = "lm_head.weight"
+"""The same as the embedding table."""
 
 
 def write_checkpoint(
@@ -42,6 +44,7 @@ def write_checkpoint(
         prefix + name: _half(tensor)
         for prefix, state in parts.items()
         for name, tensor in state.items()
+        if name != TIED
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     student.vision_tower.half().save_pretrained(folder / "clip")

@@ -45,15 +45,11 @@ def probe(student: Student, packer: Packer, seeds: Iterable[int]) -> list[dict[s
             hits[name].append((float(best), float(inside), float(looked)))
     hits["all"] = [hit for kind in sorted(hits) for hit in hits[kind]]
     return [
-        {
-            "kind": kind,
-            "n": len(found),
-            **dict(zip(("grid", "place", "look"), means(found), strict=True)),
-        }
+        {"kind": kind, "read_outs": len(found), **_means(found)}
         for kind, found in sorted(hits.items())
     ]
 
 
-def means(rows: list[tuple[float, float, float]]) -> list[float]:
-    """Mean of each column."""
-    return [round(sum(column) / len(column), 3) for column in zip(*rows, strict=True)]
+def _means(rows: list[tuple[float, float, float]]) -> dict[str, float]:
+    columns = zip(("grid", "place", "look"), zip(*rows, strict=True), strict=True)
+    return {name: round(sum(column) / len(column), 3) for name, column in columns}
