@@ -1,0 +1,139 @@
+"""Random checkpoints of any size in LISA's layout, written once; and hollow ones for large sizes.
+
+A hollow checkpoint has the names and shapes of all tensors and no values: its file is a hole. It is
+for `--load-format dummy`, with which vLLM fills weights in at random itself, so that a model of
+LISA-7B's size needs no 16 GB on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp" / "bench"
+PATCH = 14
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a checkpoint is like; `large`: CLIP-L and SAM's ViT-H instead of tiny ones."""
+
+    layers: int = 8
+    hidden: int = 128
+    image_tokens: int = 256
+    large: bool = False
+
+    @property
+    def ffn(self) -> int:
+        """Width of the feed-forward part, in Llama's proportion."""
+        return 11008 if self.hidden == 4096 else 8 * self.hidden // 3 // 64 * 64
+
+    @property
+    def heads(self) -> int:
+        """Of 64 channels, or 128 as in LISA-7B."""
+        return self.hidden // (128 if self.hidden >= 4096 else 32 if self.hidden < 512 else 64)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return "-".join(map(str, asdict(self).values())).lower()
+
+
+LISA_7B = Size(layers=32, hidden=4096, large=True)
+
+
+def write_checkpoint(size: Size, hollow: bool = False) -> Path:
+    """The folder of such a checkpoint; one that is there is kept."""
+    from vllm_csp import standin
+
+    folder = CACHE / (size.name + ("-hollow" if hollow else ""))
+    with _parts(size):
+        if hollow:
+            return _write_hollow(size, folder)
+        return standin.write_standin(
+            folder,
+            hidden_size=size.hidden,
+            intermediate_size=size.ffn,
+            num_layers=size.layers,
+            num_heads=size.heads,
+        )
+
+
+@contextmanager
+def _parts(size: Size) -> Iterator[None]:
+    """The stand-in's tower and SAM of the wanted size, while it is written."""
+    from vllm_csp import standin
+    from vllm_csp.sam.vit_geometry import VIT_H
+
+    side = isqrt(size.image_tokens)
+    if side**2 != size.image_tokens:
+        raise ValueError(f"{size.image_tokens} image tokens are no square")
+    before = standin.VISION, standin.SAM
+    fields = {**standin.VISION.to_dict(), "image_size": PATCH * side}
+    if size.large:
+        fields |= {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+        }
+        standin.SAM = VIT_H
+    standin.VISION = type(before[0])(**fields)
+    try:
+        yield
+    finally:
+        standin.VISION, standin.SAM = before
+
+
+def _write_hollow(size: Size, folder: Path) -> Path:
+    import torch
+    from transformers import LlamaConfig
+
+    from vllm_csp import standin
+
+    if (folder / "config.json").exists():
+        return folder
+    # Tokenizer and tower come with a small one, whose width the tower's rows do not depend on.
+    small = CACHE / f"small-{size.name}"
+    standin.write_standin(small, num_layers=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = LlamaConfig(
+        vocab_size=32004,
+        hidden_size=size.hidden,
+        intermediate_size=size.ffn,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
+        max_position_embeddings=2048,
+    )
+    with torch.device("meta"):
+        shapes = {name: tuple(one.shape) for name, one in standin._weights(text).items()}
+    write_hole(folder / "model.safetensors", shapes)
+    for name in ("clip", "added_tokens.json", "generation_config.json", "tokenizer.model"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to((small / name).resolve())
+    (folder / "config.json").write_text(json.dumps(standin._published_config(text), indent=2))
+    return folder
+
+
+def write_hole(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """A safetensors file of bf16 tensors without values, which takes no room on disk."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        begin, values = end, 1
+        for side in shape:
+            values *= side
+        end = begin + 2 * values
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        opened.truncate(8 + len(text) + end)
