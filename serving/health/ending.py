@@ -48,7 +48,6 @@ class Ending:
         drain_seconds: float,
         http: Callable[[], Any],
     ) -> None:
-        self.limits: Limits | None = None
         self._engine: Any = engine
         self._readiness = readiness
         self._drain_seconds = drain_seconds
@@ -74,7 +73,6 @@ class Ending:
 
     def install(self, limits: Limits) -> None:
         """Drain before the engine is shut down, and watch the engine; needs the running loop."""
-        self.limits = limits
         loop = asyncio.get_running_loop()
         loop_thread = threading.get_ident()
         shut_down = self._engine.shutdown

@@ -11,7 +11,7 @@ from vllm_csp.serving.logs.note import NOTE, RequestNote
 from vllm_csp.serving.logs.request_id import HEADER, take_request_id
 from vllm_csp.serving.logs.writer import RequestLogWriter, loggable_path
 
-# Asked every few seconds by machines; only their failures are logged.
+# Asked every few seconds by machines. What makes them a 503 has lines of its own.
 QUIET = ("/health", "/ready", "/metrics", "/ping", "/load")
 
 
@@ -33,7 +33,7 @@ class RequestLog:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         finally:
-            if scope["path"] not in QUIET or exchange.status != 200:
+            if scope["path"] not in QUIET or exchange.status not in (200, 503):
                 self._writer.write(
                     {
                         "request_id": request_id,

@@ -115,7 +115,7 @@ def test_a_dead_engine_is_told_and_a_supervisor_serves_again(
             # The short one may have been answered before.
             assert statuses[0] == 500 and statuses[1] in (200, 500)
             told = stream.result(timeout=10)
-            assert '"code": 500' in told or "(broken off)" in told
+            assert "EngineCore encountered an issue" in told or "(broken off)" in told
             wait_until(lambda: server.process.poll() is not None, 30, "it ends")  # noqa: B023
             wait_until(lambda: not any(map(exists, below)), 10, "nothing is left")  # noqa: B023
             wait_until(lambda: supervisor.server is not server, 5, "it is started")  # noqa: B023
