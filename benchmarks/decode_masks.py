@@ -5,8 +5,7 @@
 `loop`: segment-anything's mask decoder, one image at a time, masks in fp32 at full resolution to
 the host, thresholded and run-length encoded there. `batch`: ours: one call for all queries,
 thresholded and packed to bits on the device. Both begin with image embeddings and queries, and end
-with COCO
-RLE. Random weights of SAM's own decoder sizes. `least_iou` compares the masks of both.
+with COCO RLE. Random weights of SAM's own decoder sizes. `least_iou` compares the masks of both.
 Every implementation and dtype runs in its own process, repeats go round all of them. The last line
 on stdout is one JSON document; rows go to benchmarks/results/decode-masks.csv.
 """

@@ -6,13 +6,13 @@
 `reference`: LISA's own loop, and `huggingface`: `generate` with KV cache in a batch of as many
 questions as there are clients (`benchmarks/baselines.py`); both in a process without a server.
 `dense` and the policies: a server each, asked by as many clients as the row says; one call of
-/v1/segment has one photo and `per_image` questions. `smaller-image`: dense, with an image tower that
-takes fewer pixels, so that its tokens are what csp-65 has on average. No photo is sent twice, so one
-question per image reuses nothing; eight per image show what reuse gives (`over_alone`: questions per
-second over those of the row with one). `iou`: least mask IoU with those of `dense`; 1 for the
-baselines but for rounding, lower for policies. Without a trained checkpoint it is no accuracy.
-The model is random and `--layers` x `--hidden` large if no checkpoint is given. The last line on
-stdout is one JSON document; rows go to benchmarks/results/e2e.csv.
+/v1/segment has one photo and `per_image` questions. `smaller-image`: dense, with an image tower
+that takes fewer pixels, so that its tokens are about what csp-65 has on average. No photo is sent
+twice, so one question per image reuses nothing; eight per image show what reuse gives
+(`over_alone`: questions per second over those of the row with one). `iou`: least mask IoU with
+those of `dense`; 1 for the baselines but for rounding, lower for policies. Without a trained
+checkpoint it is no accuracy. The model is random and `--layers` x `--hidden` large if no checkpoint
+is given. The last line on stdout is one JSON document; rows go to benchmarks/results/e2e.csv.
 """
 
 from __future__ import annotations

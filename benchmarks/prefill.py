@@ -1,6 +1,6 @@
 """Prefill throughput of the policies against vLLM's stock LLaVA, and against what FLOPs predict.
 
-    python -m benchmarks.prefill [--layers 16 --hidden 1024] [--policies dense csp-65 ...]
+    vllm-csp bench prefill [--layers 16 --hidden 1024] [--policies dense csp-65 ...]
 
 A random checkpoint; one image, encoded once, so that the language model alone is measured. In fp32
 it is compute-bound on a CPU at any concurrency; in bf16 a CPU with matrix units multiplies faster
@@ -18,11 +18,14 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ceiling import Model, llm_prefill, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
-from benchmarks.report import report_rows
+from benchmarks.plots import plot_bars
+from benchmarks.report import RESULTS, report_rows
 
 TEXT_TOKENS = 64
 HIDDEN = 1024
@@ -35,12 +38,17 @@ POLICIES: dict[str, dict[str, Any]] = {
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run all cells and report, or one cell when called by itself."""
-    arguments = _arguments()
+    arguments = _arguments(argv)
     if arguments.cell:
         report_cell(measure(arguments))
         return
+    head = arguments.hidden // 64
+    model = Model(arguments.layers, arguments.hidden, _ffn(arguments.hidden), head)
+    part = llm_prefill(model, TEXT_TOKENS, arguments.dtype)
+    rates = measured_rates(arguments.dtype)
+    card = print_card([part], rates, f"dense prefill, {arguments.dtype}")
     times: dict[tuple[str, int], list[float]] = {}
     for repeat in range(arguments.repeats):
         for name in arguments.policies:
@@ -49,7 +57,11 @@ def main() -> None:
                 times.setdefault((name, int(concurrency)), []).append(seconds)
             print(f"repeat {repeat + 1} {name}: {measured}", file=sys.stderr, flush=True)
     rows = [_row(name, concurrency, times, arguments) for name, concurrency in sorted(times)]
-    _report(rows, arguments)
+    for row in rows:
+        # Of what dense would have computed at that speed, less what the schedule leaves out.
+        flop = part.flop / row["flops_predict"]
+        row["mfu"] = round(flop * row["prompts_per_second"] / rates.flops, 3)
+    _report(rows, arguments, card)
 
 
 def measure(arguments: argparse.Namespace) -> dict[int, float]:
@@ -97,7 +109,7 @@ def _checkpoint(arguments: argparse.Namespace) -> tuple[Path, int]:
     from vllm_csp.standin import write_standin
 
     name = f"bench-{arguments.layers}x{arguments.hidden}"
-    ffn = 8 * arguments.hidden // 3 // 64 * 64
+    ffn = _ffn(arguments.hidden)
     folder = write_standin(
         CACHE / name,
         hidden_size=arguments.hidden,
@@ -145,7 +157,7 @@ def _row(
     settings = {"policy": "dense", **POLICIES[name]}
     schedule = policy(settings.pop("policy"), arguments.layers, 256, **settings)
     heads = arguments.hidden // 64
-    shape = DecoderShape(arguments.hidden, 8 * arguments.hidden // 3 // 64 * 64, heads, heads, 64)
+    shape = DecoderShape(arguments.hidden, _ffn(arguments.hidden), heads, heads, 64)
     predicted = 1 / flops_ratio(schedule, shape, TEXT_TOKENS)
     own = times[name, concurrency]
     base = times.get(("dense", concurrency), own)
@@ -164,7 +176,13 @@ def _row(
     }
 
 
-def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+def _ffn(hidden: int) -> int:
+    return 8 * hidden // 3 // 64 * 64
+
+
+def _report(
+    rows: list[dict[str, Any]], arguments: argparse.Namespace, card: dict[str, Any]
+) -> None:
     size = f"{arguments.layers} layers x {arguments.hidden}"
     names = ("dtype", "layers", "hidden", "repeats", "rounds")
     width = "" if arguments.hidden == HIDDEN else f"-{arguments.hidden}"
@@ -172,12 +190,23 @@ def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
         f"prefill-{arguments.dtype}{width}",
         f"prefill, {size}, {arguments.dtype}",
         rows,
-        {**{name: getattr(arguments, name) for name in names}, "text_tokens": TEXT_TOKENS},
+        {
+            **{name: getattr(arguments, name) for name in names},
+            "text_tokens": TEXT_TOKENS,
+            "ceiling": card,
+        },
     )
+    bars = {f"{row['policy']} x {row['concurrency']}": row["prompts_per_second"] for row in rows}
+    file = RESULTS / f"prefill-{arguments.dtype}{width}.png"
+    plot_bars(file, bars, "prompts per second", f"prefill, {size}, {arguments.dtype}")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="vllm-csp bench prefill",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=HIDDEN)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
@@ -186,7 +215,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="times all cells are run")
     parser.add_argument("--rounds", type=int, default=7, help="measurements within a cell")
     parser.add_argument("--cell", choices=list(POLICIES), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

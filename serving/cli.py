@@ -16,6 +16,7 @@ from vllm_csp.images import ImageError
 from vllm_csp.serving.client import ServerError, ask_server
 from vllm_csp.serving.commands import serve_options
 from vllm_csp.serving.commands.batch import batch
+from vllm_csp.serving.commands.bench import bench
 from vllm_csp.serving.commands.eval import evaluate
 from vllm_csp.serving.server import background_server, run_server
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 console = Console(stderr=True)
 app.command("eval")(evaluate)
 app.command("batch")(batch)
+app.add_typer(bench, name="bench")
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
 SMALL_MODEL_FLAGS = ["--kv-cache-memory-bytes", "256M", "--max-num-seqs", "16"]

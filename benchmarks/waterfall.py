@@ -1,0 +1,217 @@
+"""Where the time of a question goes, from the photo's file to the mask's run lengths.
+
+    vllm-csp bench waterfall [--policies dense csp-65] [--batches 1 8] [--max-tokens 10]
+
+An engine inside the measuring process, with a stopwatch on each part: `read` (decoding the file),
+`preprocess` (CLIP's and SAM's pixels, the image's hash), `sam`, `clip`, `prefill`, `decode` (the
+language model with several rows per question, and with one), `head` (logits), `readout` (mask
+queries), `mask decode`, `encode answer` (run lengths, box, area), and `rest`: scheduling, sampling,
+tokens, metadata, everything not under a stopwatch. On a GPU each part waits for the device, so the
+sum is more than a request takes when nothing waits. `max_tokens` 1 asks for the forced mask. Every
+policy runs in its own process. The last line on stdout is one JSON document; rows go to
+benchmarks/results/waterfall.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any
+
+from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
+from benchmarks.checkpoint import Size, write_checkpoint
+from benchmarks.e2e import POLICIES, calls
+from benchmarks.plots import plot_bars
+from benchmarks.report import RESULTS, report_rows
+
+PARTS = (
+    "read",
+    "preprocess",
+    "sam",
+    "clip",
+    "prefill",
+    "decode",
+    "head",
+    "readout",
+    "mask decode",
+    "encode answer",
+    "rest",
+)
+IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run all policies and report, or one when called by itself."""
+    arguments = _arguments(argv)
+    if arguments.cell:
+        report_cell(measure(arguments))
+        return
+    measured: dict[tuple[str, int], dict[str, float]] = {}
+    for name in arguments.policies:
+        cell = ["--cell", name, *_passed_on(arguments)]
+        for one in run_cell("benchmarks.waterfall", cell, {**KEEP_MEMORY, **IN_PROCESS}):
+            measured[name, one["batch"]] = one["ms"]
+        print(f"{name} done", file=sys.stderr, flush=True)
+    rows = [
+        {
+            "policy": name,
+            "batch": batch,
+            "part": part,
+            "ms_per_question": round(found[part], 3),
+            "share": round(found[part] / sum(found.values()), 4),
+        }
+        for (name, batch), found in measured.items()
+        for part in PARTS
+    ]
+    names = ("layers", "hidden", "dtype", "max_tokens", "rounds", "checkpoint", "large")
+    setting = {name: getattr(arguments, name) for name in names}
+    report_rows(arguments.result, "where a question's time goes", rows, setting)
+    for (name, batch), found in measured.items():
+        file = RESULTS / f"{arguments.result}-{name}-{batch}.png"
+        plot_bars(file, found, "ms per question", f"{name}, {batch} at once")
+
+
+class Stopwatch:
+    """Seconds by part; what is watched must not call what is watched."""
+
+    def __init__(self, wait: Callable[[], None]) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._wait = wait
+
+    def on(self, owner: Any, name: str, part: str | Callable[..., str]) -> None:
+        """Watch a function or method of `owner`; `part` may choose by the arguments."""
+        run = getattr(owner, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            chosen = part if isinstance(part, str) else part(*args, **kwargs)
+            self._wait()
+            began = time.perf_counter()
+            try:
+                return run(*args, **kwargs)
+            finally:
+                self._wait()
+                self.seconds[chosen] += time.perf_counter() - began
+
+        setattr(owner, name, watched)
+
+
+def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Milliseconds per question and part, for each batch size, in this process."""
+    import torch
+    from PIL import Image
+
+    from vllm_csp.serving import segmenter as offline
+    from vllm_csp.serving.segmenter import Question, Segmenter
+
+    large = max(arguments.batches)
+    checkpoint = arguments.checkpoint or str(write_checkpoint(_size(arguments), arguments.hollow))
+    engine = Segmenter(
+        checkpoint,
+        dtype=arguments.dtype,
+        enforce_eager=True,
+        max_model_len=1024,
+        max_num_seqs=large,
+        disable_log_stats=True,
+        additional_config={"csp": POLICIES[arguments.cell]},
+        **({"kv_cache_memory_bytes": arguments.kv_bytes << 20} if arguments.kv_bytes else {}),
+        **({"load_format": "dummy"} if arguments.hollow else {}),
+    )
+    on_gpu = torch.cuda.is_available()
+    watch = Stopwatch(torch.cuda.synchronize if on_gpu else lambda: None)
+    engine.llm.apply_model(lambda model: watch_model(model, watch))
+    watch_process(watch, offline)
+    found = []
+    number = 0
+    for batch in arguments.batches:
+        runs: list[dict[str, float]] = []
+        for _ in range(arguments.rounds + 1):
+            wanted = calls(batch, 1, 10_000 + number)
+            number += batch
+            watch.seconds.clear()
+            began = time.perf_counter()
+            pictures = [Image.open(BytesIO(file)) for file, _ in wanted]
+            for picture in pictures:
+                picture.load()
+            watch.seconds["read"] = time.perf_counter() - began
+            mode = "force" if arguments.max_tokens == 1 else "generate"
+            questions = [
+                Question(text, picture, mode=mode, max_tokens=arguments.max_tokens)
+                for picture, (_, [text]) in zip(pictures, wanted, strict=True)
+            ]
+            engine.ask(questions)
+            watch.seconds["rest"] = time.perf_counter() - began - sum(watch.seconds.values())
+            runs.append({part: 1e3 * watch.seconds[part] / batch for part in PARTS})
+        kept = runs[1:]  # the first is the warm-up
+        ms = {part: statistics.median(run[part] for run in kept) for part in PARTS}
+        found.append({"batch": batch, "ms": ms})
+    return found
+
+
+def watch_model(model: Any, watch: Stopwatch) -> None:
+    """Put the stopwatch on the parts of `LISAForCausalLM`."""
+
+    def phase(
+        input_ids: Any, positions: Any, between: Any = None, inputs_embeds: Any = None, **more: Any
+    ) -> str:
+        # A step of an answer has one row per question; a prompt has an image's more.
+        return "prefill" if len(positions) >= model.config.num_image_tokens else "decode"
+
+    watch.on(model, "forward", phase)
+    watch.on(model, "image_features", "clip")
+    watch.on(model.masks, "encode", "sam")
+    watch.on(model.masks, "decode", "mask decode")
+    watch.on(model.language_model, "compute_logits", "head")
+    watch.on(model.recorder, "record", "readout")
+
+
+def watch_process(watch: Stopwatch, offline: Any) -> None:
+    """Put it on what runs in the API's process."""
+    from vllm_csp.models.processor import LisaProcessor
+
+    watch.on(LisaProcessor, "_call_hf_processor", "preprocess")
+    watch.on(offline, "_encode", "encode answer")
+
+
+def _size(arguments: argparse.Namespace) -> Size:
+    return Size(arguments.layers, arguments.hidden, arguments.image_tokens, arguments.large)
+
+
+def _passed_on(arguments: argparse.Namespace) -> list[str]:
+    names = ("layers", "hidden", "image_tokens", "dtype", "max_tokens", "rounds", "kv_bytes")
+    options = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in names]
+    options += [f"--checkpoint={arguments.checkpoint}"] if arguments.checkpoint else []
+    options += ["--large"] if arguments.large else []
+    options += ["--hollow"] if arguments.hollow else []
+    return [*options, "--batches", *map(str, arguments.batches)]
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="vllm-csp bench waterfall",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--policies", nargs="+", default=["dense", "csp-65"], choices=POLICIES)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--max-tokens", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--checkpoint", default="", help="A trained one; else random.")
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--image-tokens", type=int, default=256)
+    parser.add_argument("--large", action="store_true", help="CLIP-L and ViT-H, not tiny ones.")
+    parser.add_argument("--hollow", action="store_true", help="Weights filled in by vLLM.")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--kv-bytes", type=int, default=1024, help="KV cache in MiB; 0: vLLM's.")
+    parser.add_argument("--result", default="waterfall", help="Name of the files.")
+    parser.add_argument("--cell", choices=POLICIES, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
