@@ -9,6 +9,7 @@ without Ray. The front reads which model a request wants; Ray finds a replica th
 
 import asyncio
 import json
+import os
 import shlex
 import tempfile
 import time
@@ -19,6 +20,10 @@ from typing import Annotated, Any, TypeAlias
 import httpx
 import typer
 from pydantic import BaseModel, Field
+
+# Five seconds are too few for a machine that starts engines. Read when Serve is imported.
+os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
@@ -26,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from vllm_csp.serving.batch.embedded import EmbeddedServer
-from vllm_csp.serving.batch.on_ray.cluster import LOCAL, own_node, quiet
+from vllm_csp.serving.batch.on_ray.cluster import LOCAL, join
 
 MODEL_HEADER = "serve_multiplexed_model_id"
 # Of one connection, not of the request: either end writes its own.
@@ -204,8 +209,6 @@ def main(
     ] = LOCAL,
 ) -> None:
     """Serve models on Ray until Ctrl-C or SIGTERM."""
-    import ray
-
     options = Options(
         models=dict(one.split("=", 1) for one in models),
         flags=flags,
@@ -215,9 +218,7 @@ def main(
         requests_per_replica=requests_per_replica,
         models_per_replica=models_per_replica,
     )
-    quiet()
-    own = ray_address == LOCAL
-    ray.init(ray_address, **(own_node(1 + max_replicas) if own else {}))
+    join(ray_address, max_replicas)
     serve.start(http_options={"host": host, "port": port})
     serve.run(app(options), blocking=True)
 

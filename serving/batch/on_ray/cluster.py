@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 from vllm_csp.serving.batch.sources.source import UsageError
@@ -24,23 +26,43 @@ CALLS_PER_WORKER = 2
 RESTARTS_PER_WORKER = 20
 
 
-def quiet() -> None:
-    """Ray reports nothing to its makers, and shows nothing of its own on a terminal."""
+def join(address: str, num_cpus: int) -> None:
+    """Join the cluster at an address; "local" starts one of this machine, ended by `ray.shutdown`.
+
+    num_cpus: at least, of an own one, whatever the machine has: engines on a CPU may share cores.
+    Raises `ConnectionError` where there is none.
+    """
+    # Before Ray is imported: it reports nothing to its makers, and shows no bars of its own.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    import ray
+
+    logs = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address != LOCAL:
+        ray.init(address, **logs)
+        return
+    with _loopback():
+        ray.init(
+            LOCAL,
+            num_cpus=max(os.cpu_count() or 1, num_cpus),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            **logs,
+        )
 
 
-def own_node(num_cpus: int) -> dict[str, Any]:
-    """Arguments of `ray.init` for a cluster of this machine only.
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let Ray take 127.0.0.1 for what it is: on Linux it listens on all addresses instead."""
+    from ray._private import services
 
-    num_cpus: at least, whatever the machine has: engines on a CPU may share cores.
-    """
-    return {
-        "num_cpus": max(os.cpu_count() or 1, num_cpus),
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        "_node_ip_address": "127.0.0.1",
-    }
+    reachable = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = reachable
 
 
 @dataclass
@@ -57,22 +79,14 @@ class Cluster:
     _resources: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        quiet()
+        if find_spec("ray") is None:
+            raise UsageError("--ray needs Ray: pip install 'vllm-csp[ray]'")
         try:
-            import ray
-            import ray.data
-        except ImportError as error:
-            raise UsageError("--ray needs Ray: pip install 'vllm-csp[ray]'") from error
-        own = self.address == LOCAL
-        try:
-            ray.init(
-                LOCAL if own else self.address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **(own_node(self.num_workers) if own else {}),
-            )
+            join(self.address, self.num_workers)
         except ConnectionError as error:
             raise UsageError(f"no Ray cluster at {self.address}: {error}") from error
+        import ray.data
+
         try:
             self._plan(ray.cluster_resources())
         except UsageError:

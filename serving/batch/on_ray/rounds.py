@@ -22,7 +22,7 @@ from vllm_csp.serving.batch.on_ray.pack import Reply, block_reply, packs_of, row
 from vllm_csp.serving.batch.on_ray.worker import Engine, EngineWorker
 from vllm_csp.serving.batch.row import Rejected, Row
 from vllm_csp.serving.batch.run import Work, record_rejected, ticking
-from vllm_csp.serving.batch.stop import Stop, StoppedError
+from vllm_csp.serving.batch.stop import Stop
 from vllm_csp.serving.batch.tally import Tally
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Rounds:
     async def finish(self, work: Work, tick: Callable[[], None]) -> None:
         """Ask everything; `tick` is called once a second.
 
-        After a stop it ends at once; what engines work on then is asked again by the next run.
+        After a stop it ends with the next reply; what other calls work on is asked by the next run.
         Raises `RuntimeError` when Ray gives up, and what reading or writing raises.
         """
         limit = self.rows or ROWS_PER_WORKER * self.cluster.num_workers
@@ -87,13 +87,12 @@ class Rounds:
         written = DiskIndex()
         self.counts["rounds"] += 1
         replies = await asyncio.to_thread(self._start, blocks)
-        try:
-            while (reply := await self._next(replies)) is not None:
-                self._record(reply, written)
-        except StoppedError:
-            # The thread that waits for a reply must end, or this process would not.
-            await asyncio.to_thread(self.cluster.close)
-            return
+        while (reply := await self._next(replies)) is not None:
+            self._record(reply, written)
+            if self.stop.asked:
+                # Ray cannot be left while a thread waits for it: not before this reply.
+                del replies
+                return
         if len(written) < count:
             raise RuntimeError(f"Ray lost {count - len(written)} rows: --resume asks them again")
         written.close()
@@ -118,7 +117,7 @@ class Rounds:
         )
 
     async def _next(self, replies: Iterator[pa.Table]) -> Reply | None:
-        block = await self.stop.unless(asyncio.to_thread(_next_block, replies))
+        block = await asyncio.to_thread(_next_block, replies)
         return None if block is None else await asyncio.to_thread(block_reply, block)
 
     def _record(self, reply: Reply, written: DiskIndex) -> None:

@@ -27,7 +27,7 @@ class MadeUpWorker:
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block_rows(block)
         lines = [self._line(row) for row in rows]
-        time.sleep(0.02)
+        time.sleep(8 if any("slow" in str(row.body) for row in rows) else 0.02)
         if any("twice" in str(row.body) for row in rows):
             lines += lines
         if any("lost" in str(row.body) for row in rows):

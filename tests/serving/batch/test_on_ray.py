@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.server import wait_until
@@ -39,7 +40,7 @@ from vllm_csp.serving.batch.stop import Stop
 from vllm_csp.serving.batch.tally import Tally
 from vllm_csp.serving.batch.window import grouped
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 
 WORKERS = 2
 # Two engines start side by side, on cores that others may use too.
@@ -113,6 +114,32 @@ def test_what_does_not_come_is_told(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="Ray lost 2 rows: --resume"):
         made_up.run()
     assert len(answered(made_up)) == 8
+
+
+def test_a_stopped_run_ends_with_the_next_reply(cluster: Cluster, tmp_path: Path) -> None:
+    made_up = MadeUp(cluster, tmp_path, [*["?"] * 8, *["slow"] * 80])
+
+    async def run_and_stop() -> None:
+        task = asyncio.create_task(made_up.rounds.finish(made_up.work, lambda: None))
+        while made_up.tally.succeeded < 8 and not task.done():
+            await asyncio.sleep(0.05)
+        made_up.stop.ask()
+        await task
+
+    with made_up.journal:
+        asyncio.run(run_and_stop())
+    assert 8 <= len(answered(made_up)) <= 12
+
+
+def test_an_own_cluster_listens_on_loopback_only(cluster: Cluster) -> None:
+    ours = {os.getpid(), *descendants(os.getpid())}
+    listening = [
+        one.laddr.ip
+        for one in psutil.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.pid in ours
+    ]
+    assert len(listening) > WORKERS
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize(
@@ -193,7 +220,7 @@ def test_a_stopped_and_a_killed_tool_take_their_workers_along_and_resume(
         started = descendants(tool.pid)
         assert len(workers_of(tool)) == WORKERS
         tool.send_signal(signals)
-        tool.communicate(timeout=60)
+        tool.communicate(timeout=300)
         assert tool.returncode == (1 if signals == signal.SIGINT else -signal.SIGKILL)
         wait_until(lambda gone=started: not any(map(exists, gone)), 60, "all have ended")
     done = finish(start(*on_ray(oracle, undisturbed.source, output), "--resume"), MINUTES)
