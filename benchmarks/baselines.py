@@ -53,7 +53,10 @@ class Reply:
 class Baseline:
     """The networks of a checkpoint, in plain torch and transformers."""
 
-    def __init__(self, checkpoint: str | Path, dtype: str, device: str = "cpu") -> None:
+    def __init__(
+        self, checkpoint: str | Path, dtype: str, device: str = "cpu", hollow: bool = False
+    ) -> None:
+        """hollow: the checkpoint has no values (`benchmarks.checkpoint`): make them up."""
         folder = Path(checkpoint)
         published = json.loads((folder / "config.json").read_text())
         tower = resolve_vision_tower(
@@ -91,6 +94,9 @@ class Baseline:
         self.sam.require_complete()
         for module in (self.llama, self.projector, self.queries, self.sam, self.clip):
             module.to(device=device, dtype=self.dtype).eval()
+            if hollow:
+                for weight in module.parameters():
+                    weight.data.normal_(std=0.02)
         # Frequencies of positions stay in fp32, as everywhere.
         self.llama.model.rotary_emb = type(self.llama.model.rotary_emb)(self.config.text_config).to(
             device

@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [_row(name, cell, found) for name in found for cell in found[name]["rows"]]
     names = ("layers", "hidden", "dtype", "mode", "max_tokens", "requests", "checkpoint")
     setting = {name: getattr(arguments, name) for name in names}
+    setting["memory"] = {name: one["memory"] for name, one in found.items() if "memory" in one}
     report_rows(arguments.result, "questions over HTTP", rows, {**setting, "ceiling": card})
     first = [row for row in rows if row["per_image"] == arguments.per_image[0]]
     file = RESULTS / f"{arguments.result}.png"
@@ -120,6 +121,7 @@ def _serve(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         *("--max-num-seqs", str(min(seats, arguments.seats)), "--served-model-name", "lisa"),
         *("--additional-config", json.dumps({"csp": settings})),
         *([] if arguments.compiled else ["--enforce-eager"]),
+        *(["--load-format", "dummy"] if arguments.hollow else []),
         *arguments.flags.split(),
     ]
     if arguments.kv_bytes:
@@ -128,7 +130,18 @@ def _serve(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
         with background_server(checkpoint, flags, log, time_limit=1200) as url:
-            return asyncio.run(_ask_all(url, arguments))
+            return {**asyncio.run(_ask_all(url, arguments)), "memory": memory_lines(log)}
+
+
+def memory_lines(log: Path) -> list[str]:
+    """What a server's log says of weights and KV cache."""
+    lines = log.read_text(errors="replace").splitlines()
+    marks = ("KV cache size", "KV cache memory", "Maximum concurrency", "Model loading took")
+    return [
+        line[max(0, line.find("]") + 1) :].strip()
+        for line in lines
+        if any(m in line for m in marks)
+    ]
 
 
 async def _ask_all(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -217,14 +230,15 @@ def measure_baseline(arguments: argparse.Namespace) -> dict[str, Any]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = {"reference": baselines.ReferenceLoop, "huggingface": baselines.HuggingFace}
-    baseline = kind[arguments.cell](_checkpoint(arguments), arguments.dtype, device)
+    checkpoint = _checkpoint(arguments)
+    baseline = kind[arguments.cell](checkpoint, arguments.dtype, device, arguments.hollow)
     alone = arguments.cell == "reference"
     options = {"max_tokens": arguments.max_tokens, "force": arguments.mode == "force"}
     checked = baseline.ask(_opened(calls(CHECKED, 1, 0)), **options)
     rows = []
     for clients, per_image, wanted in plan(arguments):
-        if alone and clients > 1:
-            continue  # it knows no concurrency: the row of one client stands for all
+        if alone and clients != arguments.concurrency[0]:
+            continue  # it knows no concurrency: one row stands for all
         batch = clients * per_image
         # Steady, so a part of them tells the rate.
         asked = _opened(wanted)[: 2 * batch if not alone else arguments.baseline_questions]
@@ -335,6 +349,7 @@ def _passed_on(arguments: argparse.Namespace) -> list[str]:
     options += [f"--baseline-questions={arguments.baseline_questions}"]
     options += [f"--checkpoint={arguments.checkpoint}"] if arguments.checkpoint else []
     options += ["--large"] if arguments.large else []
+    options += ["--hollow"] if arguments.hollow else []
     options += ["--concurrency", *map(str, arguments.concurrency)]
     return [*options, "--per-image", *map(str, arguments.per_image)]
 
@@ -361,7 +376,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--image-tokens", type=int, default=256, help="A square: 256, 576, 1024.")
     parser.add_argument("--large", action="store_true", help="CLIP-L and ViT-H, not tiny ones.")
-    parser.add_argument("--hollow", action="store_true", help="With --flags '--load-format dummy'.")
+    parser.add_argument("--hollow", action="store_true", help="Weights filled in at random.")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--seats", type=int, default=256, help="Most sequences at once.")

@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.ceiling import Model, llm_prefill, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
+from benchmarks.checkpoint import Size, write_checkpoint
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
 
@@ -82,7 +83,7 @@ def measure(arguments: argparse.Namespace) -> dict[int, float]:
         enable_prefix_caching=False,
         limit_mm_per_prompt={"image": 1},
         disable_log_stats=True,
-        **({"load_format": "dummy"} if arguments.cell == "stock" else {}),
+        **({"load_format": "dummy"} if arguments.cell == "stock" or arguments.hollow else {}),
         **({"additional_config": {"csp": settings}} if settings else {}),
     )
     image = Image.effect_mandelbrot((448, 448), (-2, -1.5, 1, 1.5), 64).convert("RGB")
@@ -108,6 +109,9 @@ def measure(arguments: argparse.Namespace) -> dict[int, float]:
 def _checkpoint(arguments: argparse.Namespace) -> tuple[Path, int]:
     from vllm_csp.standin import write_standin
 
+    if arguments.hollow and arguments.cell != "stock":
+        size = Size(arguments.layers, arguments.hidden)
+        return write_checkpoint(size, hollow=True), 32004
     name = f"bench-{arguments.layers}x{arguments.hidden}"
     ffn = _ffn(arguments.hidden)
     folder = write_standin(
@@ -139,7 +143,7 @@ def _in_own_process(name: str, arguments: argparse.Namespace) -> dict[str, float
     cell = ["--cell", name, "--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
     cell += ["--rounds", str(arguments.rounds)]
     cell += ["--concurrency", *map(str, arguments.concurrency)]
-    cell += ["--dtype", arguments.dtype]
+    cell += ["--dtype", arguments.dtype, *(["--hollow"] if arguments.hollow else [])]
     path = {"PYTHONPATH": str(Path(__file__).parent / "import_only")} if name == "stock" else {}
     measured: dict[str, float] = run_cell("benchmarks.prefill", cell, {**KEEP_MEMORY, **path})
     return measured
@@ -214,6 +218,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repeats", type=int, default=3, help="times all cells are run")
     parser.add_argument("--rounds", type=int, default=7, help="measurements within a cell")
+    parser.add_argument("--hollow", action="store_true", help="Weights filled in by vLLM.")
     parser.add_argument("--cell", choices=list(POLICIES), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 

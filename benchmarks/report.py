@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("VLLM_CSP_BENCH_RESULTS", Path(__file__).parent / "results"))
 
 
 def report_rows(name: str, title: str, rows: list[dict[str, Any]], setting: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ def report_rows(name: str, title: str, rows: list[dict[str, Any]], setting: dict
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console(stderr=True, width=150).print(table)
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     with (RESULTS / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

@@ -1,0 +1,100 @@
+"""Steps within a limit: order, what is left over, going on later, failures, servers left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.timed_steps import SECONDS_TO_END, Journal, Record, Step, run_steps, summary
+
+
+def step(name: str, code: str, guess: float = 1) -> Step:
+    return Step(name, (sys.executable, "-c", code), guess, (f"{name}.json",))
+
+
+def writing(name: str, folder: Path) -> Step:
+    document = json.dumps({"setting": {}, "rows": [{"name": name}]})
+    return step(name, f"open({str(folder / name)!r} + '.json', 'w').write({document!r})")
+
+
+def run(steps: list[Step], folder: Path, limit: float) -> Journal:
+    journal = Journal.open(folder / "journal.json")
+    run_steps(steps, journal, limit)
+    return journal
+
+
+def states(journal: Journal) -> dict[str, str]:
+    return {name: record.state for name, record in journal.records.items()}
+
+
+def test_a_step_that_may_not_fit_gives_its_time_to_a_later_one(tmp_path: Path) -> None:
+    steps = [step("long", "pass", guess=100), writing("short", tmp_path)]
+    assert states(run(steps, tmp_path, 30)) == {"long": "left over", "short": "done"}
+
+
+def test_a_later_run_does_only_what_is_missing(tmp_path: Path) -> None:
+    counting = f"open({str(tmp_path / 'count')!r}, 'a').write('x')"
+    steps = [step("once", counting), step("later", counting, guess=50)]
+    run(steps, tmp_path, 30)
+    assert states(run(steps, tmp_path, 100)) == {"once": "done", "later": "done"}
+    assert (tmp_path / "count").read_text() == "xx"
+
+
+def test_a_failure_stops_nobody_and_is_tried_again(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    failing = step(
+        "fails", f"import os, sys; print('why'); sys.exit(not os.path.exists({str(flag)!r}))"
+    )
+    steps = [failing, writing("next", tmp_path)]
+    journal = run(steps, tmp_path, 60)
+    assert states(journal) == {"fails": "failed", "next": "done"}
+    assert "why" in journal.records["fails"].tail
+    flag.touch()
+    assert states(run(steps, tmp_path, 60))["fails"] == "done"
+
+
+def test_a_late_step_ends_with_all_it_started_and_gets_more_time_later(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    code = (
+        "import subprocess, sys, time\n"
+        "one = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(child)!r}, 'w').write(str(one.pid)); time.sleep(600)"
+    )
+    late = step("late", code)
+    journal = run([late], tmp_path, SECONDS_TO_END + 8)
+    assert states(journal) == {"late": "late"}
+    assert journal.guess(late) > journal.records["late"].seconds
+    deadline = time.monotonic() + 20
+    while _lives(int(child.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _lives(int(child.read_text()))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    os.kill(pid, 0)
+    return state != "Z"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1}', '{"a": {"no": "field"}}'])
+def test_a_torn_journal_starts_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / "journal.json").write_text(text)
+    assert Journal.open(tmp_path / "journal.json").records == {}
+
+
+def test_the_summary_has_documents_of_done_steps_only(tmp_path: Path) -> None:
+    steps = [writing("good", tmp_path), writing("stale", tmp_path), step("never", "pass")]
+    journal = run(steps[:1], tmp_path, 30)
+    journal.note("stale", Record("failed", 1.0, "boom"))
+    (tmp_path / "stale.json").write_text('{"setting": {}, "rows": []}')
+    found = summary(steps, journal, tmp_path)
+    assert list(found["results"]) == ["good"]
+    assert [one["state"] for one in found["steps"].values()] == ["done", "failed", "not reached"]
