@@ -15,7 +15,7 @@ class ServerSettings(BaseModel):
     With several API servers (`--api-server-count`) each process counts for itself.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_body_mb: int = Field(
         32, ge=1, description="Largest request body in MiB; a larger one is refused with 413."
