@@ -104,10 +104,13 @@ def replica_class(num_engines: int) -> type:
     class Replica:
         """Passes requests on to its engines."""
 
-        def __init__(self, models: dict[str, str], flags: str) -> None:
+        async def __init__(self, models: dict[str, str], flags: str) -> None:  # type: ignore[misc]
             self._models, self._flags = models, flags
             self._client = httpx.AsyncClient(timeout=None, limits=httpx.Limits())
             self._engines: dict[str, Engine] = {}
+            # No request comes here before this engine serves.
+            first = next(iter(models))
+            self._engines[first] = await self.engine(first)
 
         @serve.multiplexed(max_num_models_per_replica=num_engines)
         async def engine(self, name: str) -> Engine:

@@ -35,7 +35,8 @@ def url(oracle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     port = free_port()
     command = [sys.executable, "-m", "vllm_csp.serving.ray_serve", "--port", str(port)]
     command += [f"lisa={oracle / 'checkpoint'}", f"other={other}", "--flags", FLAGS]
-    environment = {**os.environ, "RAY_ADDRESS": "local", "VLLM_PLUGINS": "vllm_csp"}
+    # Ray would kill replicas when other programs fill the memory.
+    environment = {**os.environ, "RAY_ADDRESS": "local", "RAY_memory_monitor_refresh_ms": "0"}
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:

@@ -18,8 +18,8 @@ from tests.server import Server, wait_until
 from vllm_csp.serving.batch.outcome import masks_of
 
 SECONDS = 240
-# As wide as no message is.
-ENVIRONMENT = {"COLUMNS": "400", "PYTHONUNBUFFERED": "1"}
+# As wide as no message is. Ray would kill workers when other programs fill the memory.
+ENVIRONMENT = {"COLUMNS": "400", "PYTHONUNBUFFERED": "1", "RAY_memory_monitor_refresh_ms": "0"}
 
 
 @dataclass(frozen=True)
