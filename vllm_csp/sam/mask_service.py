@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from vllm_csp.sam.embedding_cache import EmbeddingCache, ImageEmbedding
-from vllm_csp.sam.postprocess import masks_from_logits, pack_masks
+from vllm_csp.sam.postprocess import fetch_masks, masks_from_logits, pack_bits
 from vllm_csp.sam.sam import Sam
 
 
@@ -74,11 +74,14 @@ class MaskService:
         if not images:
             return []
         logits = self.low_res_logits(images, queries)
-        sets = []
+        parts = []
         sizes = [len(rows) for rows in queries]
         for image, low_res in zip(images, torch.split(logits, sizes), strict=True):
             masks, scores = masks_from_logits(
                 low_res, image.input_size, image.original_size, self._sam[0].image_size
             )
-            sets.append(MaskSet(image.original_size, pack_masks(masks), scores.tolist()))
-        return sets
+            parts.append((pack_bits(masks), scores))
+        return [
+            MaskSet(image.original_size, bits, scores)
+            for image, (bits, scores) in zip(images, fetch_masks(parts), strict=True)
+        ]

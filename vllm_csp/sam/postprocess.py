@@ -1,5 +1,7 @@
 """Low-resolution logits to masks at original size, their scores and their packed bits."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -48,13 +50,35 @@ def pack_masks(masks: Tensor) -> list[bytes]:
     `masks`: bool [Q, H, W]. Returns: per mask ceil(H * W / 8) bytes; pixels in column-major order,
     the order of COCO RLE; the first pixel is the highest bit; unused bits at the end are 0.
     """
+    return [row.tobytes() for row in pack_bits(masks).cpu().numpy()]
+
+
+def pack_bits(masks: Tensor) -> Tensor:
+    """`pack_masks`, left on the device: uint8 [Q, bytes]. Nothing waits for the device."""
+    count, height, width = masks.shape
     place = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
-    packed = []
-    for mask in masks:
+    packed = torch.empty((count, -(-height * width // 8)), dtype=torch.uint8, device=masks.device)
+    # One by one: a large image's masks would take eight times their memory at once.
+    for row, mask in zip(packed, masks, strict=True):
         bits = mask.t().flatten().to(torch.uint8)
         bits = functional.pad(bits, (0, -bits.numel() % 8)).view(-1, 8)
-        packed.append((bits * place).sum(dim=1, dtype=torch.uint8).cpu().numpy().tobytes())
+        torch.sum(bits * place, dim=1, dtype=torch.uint8, out=row)
     return packed
+
+
+def fetch_masks(parts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[list[bytes], list[float]]]:
+    """Packed bits [Q, bytes] and scores fp32 [Q] of several images, in one transfer to the host."""
+    if not parts:
+        return []
+    together = [part.contiguous().view(torch.uint8).flatten() for pair in parts for part in pair]
+    pieces = torch.split(torch.cat(together).cpu(), [len(piece) for piece in together])
+    data = [piece.numpy().tobytes() for piece in pieces]
+    found = []
+    for (packed, _), bits, scores in zip(parts, data[::2], data[1::2], strict=True):
+        length = packed.shape[1]
+        masks = [bits[start : start + length] for start in range(0, len(bits), length)]
+        found.append((masks, np.frombuffer(scores, dtype=np.float32).tolist()))
+    return found
 
 
 def unpack_mask(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
