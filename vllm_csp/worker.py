@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import torch
 
+from vllm_csp.allocator import give_back_surplus
 from vllm_csp.timeline import Interval
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class MaskWorkerExtension:
             results = self._decode(model, jobs)
         for key in released:
             model.recorder.store.release(key)
+        give_back_surplus()
         return None if results is None else {"results": results, "counters": self._csp_counters()}
 
     def csp_held(self) -> dict[str, float]:

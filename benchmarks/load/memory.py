@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 INTERVAL = 2.0
-WARM_UP = 0.3
+WARM_UP = 0.5
 """This share of a run fills caches and the allocator's arenas: it says nothing about a leak."""
 
 MEBIBYTE = 1 << 20
@@ -51,10 +51,16 @@ class Memory:
         """For each process that was there all the time: sizes in MiB and the slope."""
         longest = max((len(samples) for samples in self.samples.values()), default=0)
         return [
-            {"process": name, **trend(samples)}
+            {"process": name, **trend(samples), "mib": series(samples)}
             for name, samples in self.samples.items()
             if len(samples) > 0.8 * longest and samples[-1][1] > 50
         ]
+
+
+def series(samples: list[tuple[float, float]], points: int = 30) -> list[int]:
+    """Sizes at equal distances, to see the shape of a growth."""
+    step = max(1, len(samples) // points)
+    return [round(size) for _, size in samples[::step]]
 
 
 def trend(samples: list[tuple[float, float]]) -> dict[str, Any]:
