@@ -113,12 +113,12 @@ class Cluster:
 
         ray.shutdown()
 
-    def pool(self) -> tuple[ActorPoolStrategy, dict[str, Any]]:
-        """The actors for `map_batches`, and what each needs."""
+    def pool(self, num_packs: int) -> tuple[ActorPoolStrategy, dict[str, Any]]:
+        """The actors for `map_batches` of so many packs, and what each actor needs."""
         from ray.data import ActorPoolStrategy
 
         strategy = ActorPoolStrategy(
-            size=self.num_workers,
+            size=min(self.num_workers, num_packs),
             max_tasks_in_flight_per_actor=CALLS_PER_WORKER,
             max_concurrent_calls_per_actor=CALLS_PER_WORKER,
             enable_true_multi_threading=True,

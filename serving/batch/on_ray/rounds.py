@@ -100,7 +100,7 @@ class Rounds:
     def _start(self, blocks: list[pa.Table]) -> Iterator[pa.Table]:
         import ray.data
 
-        strategy, need = self.cluster.pool()
+        strategy, need = self.cluster.pool(len(blocks))
         with warnings.catch_warnings():
             # Ray has no other way yet to say how often an actor may be restarted.
             warnings.simplefilter("ignore", DeprecationWarning)
