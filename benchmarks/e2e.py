@@ -303,7 +303,9 @@ def _row(name: str, cell: dict[str, Any], found: dict[str, Any]) -> dict[str, An
         "p95_ms": round(cell["p95_ms"], 1),
         "sam_hits": int(cell["sam_hits"]),
         "prefix_tokens": int(cell["prefix_tokens"]),
-        "iou": _least_iou(found[name]["masks"], found.get("dense", {}).get("masks", [])),
+        "iou": ""
+        if name == SMALLER  # another checkpoint
+        else _least_iou(found[name]["masks"], found.get("dense", {}).get("masks", [])),
     }
 
 
@@ -361,7 +363,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--systems", nargs="+", choices=SYSTEMS, default=["reference", "huggingface", *POLICIES]
+        "--systems",
+        nargs="+",
+        choices=SYSTEMS,
+        help="Default: all; without smaller-image if a "
+        "checkpoint is given, as its image tower takes one size.",
     )
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 4, 16, 64])
     parser.add_argument("--per-image", nargs="+", type=int, default=[1, 8])
@@ -385,7 +391,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--flags", default="", help="Further ones for the servers, in one string.")
     parser.add_argument("--result", default="e2e", help="Name of the files.")
     parser.add_argument("--cell", choices=BASELINES, help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.systems is None:
+        arguments.systems = [one for one in SYSTEMS if one != SMALLER or not arguments.checkpoint]
+    if arguments.checkpoint and SMALLER in arguments.systems:
+        parser.error(f"{SMALLER} needs a checkpoint of its own: leave --checkpoint out")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""Stopwatch, plots, the rows of `e2e`, and the engines that parity compares."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks import e2e, encode, parity
+from benchmarks.plots import plot_bars, plot_lines
+from benchmarks.waterfall import Stopwatch
+from vllm_csp.config import CspConfig
+from vllm_csp.tokens import policy
+
+
+def test_a_stopwatch_adds_up_by_part_and_changes_nothing() -> None:
+    waits: list[int] = []
+    watch = Stopwatch(lambda: waits.append(1))
+
+    def work(rows: int) -> int:
+        time.sleep(0.01)
+        return 2 * rows
+
+    model = SimpleNamespace(forward=work)
+    watch.on(model, "forward", lambda rows: "prefill" if rows > 8 else "decode")
+    assert [model.forward(256), model.forward(1), model.forward(1)] == [512, 2, 2]
+    assert 0.01 <= watch.seconds["prefill"] < watch.seconds["decode"] < 10
+    assert len(waits) == 6
+
+
+def test_plots_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [{"x": x, "y": x * slope, "by": slope} for x in (1, 4, 16) for slope in (1, 2)]
+    plot_lines(tmp_path / "lines.png", rows, "x", "y", "by", "lines")
+    plot_bars(tmp_path / "bars.png", {"a": 1.0, "b": 2.0}, "ms", "bars")
+    assert all(file.stat().st_size > 1000 for file in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def cell(per_image: int, clients: int, rate: float) -> dict[str, Any]:
+    counts = {"sam_hits": 0, "prefix_tokens": 0}
+    times = {"p50_ms": 1.0, "p95_ms": 2.0}
+    return {"per_image": per_image, "concurrency": clients, "rate": rate, **times, **counts}
+
+
+def test_ratios_are_to_rows_of_as_many_clients_and_to_the_one_of_the_loop() -> None:
+    found = {
+        "reference": {"rows": [cell(1, 1, 2.0), cell(8, 1, 2.5)], "masks": []},
+        "dense": {"rows": [cell(1, 16, 20.0), cell(8, 16, 90.0)], "masks": []},
+        "csp-65": {"rows": [cell(1, 16, 30.0), cell(8, 16, 99.0)], "masks": []},
+    }
+    row = e2e._row("csp-65", found["csp-65"]["rows"][1], found)
+    assert (row["over_reference"], row["over_dense"], row["over_alone"]) == (39.6, 1.1, 3.3)
+    assert row["over_huggingface"] == ""
+    assert e2e._row("dense", found["dense"]["rows"][1], found)["over_alone"] == 4.5
+
+
+def test_a_smaller_image_has_the_tokens_of_csp_on_average() -> None:
+    mean = policy("csp", 32, 256, preset="65").mean_visual_tokens_per_layer
+    assert pytest.approx(mean, rel=0.1) == e2e.SMALLER_TOKENS
+    with pytest.raises(SystemExit):
+        e2e._arguments(["--systems", e2e.SMALLER, "--checkpoint", "somewhere"])
+    assert e2e.SMALLER not in e2e._arguments(["--checkpoint", "somewhere"]).systems
+
+
+def test_whole_stages_leave_nothing_out() -> None:
+    settings = CspConfig.from_section(parity.settings("whole", 8), "here")
+    schedule = policy(settings.policy, 8, 256, **settings.knobs)
+    assert [stage.budget for stage in schedule.stages] == [256, 256, 256]
+    assert ("csp B", "csp A") in parity.pairs(["A", "B"])
+    assert ("whole B", "dense B") in parity.pairs(["A", "B"])
+
+
+def test_cells_of_encoders_that_do_not_exist_are_left_out() -> None:
+    assert encode._exists("vit_h", "shipped", "auto", "float32", "kept")
+    assert not encode._exists("mobile_sam", "shipped", "auto", "float32", "kept")
+    assert not encode._exists("clip", "ours", "fused", "float32", "kept")
