@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 MARK = "cell: "
+ROOT = Path(__file__).resolve().parents[1]
 
 # What `vllm_csp.allocator` does, for glibc in a process that does not load LISA.
 KEEP_MEMORY = {
@@ -31,12 +33,15 @@ def run_cell(
 
     Raises `SystemExit` with the end of its errors when it fails.
     """
+    given = dict(environment or {})
+    # Found from any folder.
+    paths = [given.get("PYTHONPATH"), str(ROOT), os.environ.get("PYTHONPATH")]
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **given, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     if done.returncode:
         raise SystemExit(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")

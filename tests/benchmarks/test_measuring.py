@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import e2e, encode, parity
+from benchmarks.cells import run_cell
 from benchmarks.plots import plot_bars, plot_lines
 from benchmarks.waterfall import Stopwatch
 from vllm_csp.config import CspConfig
@@ -72,6 +73,13 @@ def test_whole_stages_leave_nothing_out() -> None:
     assert [stage.budget for stage in schedule.stages] == [256, 256, 256]
     assert ("csp B", "csp A") in parity.pairs(["A", "B"])
     assert ("whole B", "dense B") in parity.pairs(["A", "B"])
+
+
+def test_a_cell_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "")
+    with pytest.raises(SystemExit, match="usage: vllm-csp bench client-files"):
+        run_cell("benchmarks.client_files", ["--no-such-option"])
 
 
 def test_cells_of_encoders_that_do_not_exist_are_left_out() -> None:
