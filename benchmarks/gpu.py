@@ -105,7 +105,7 @@ def steps(tiny: bool = False) -> list[Step]:
         _step(
             "prefill",
             120,
-            *(*size, *([] if tiny else ["--hollow"]), "--repeats", "1"),
+            *(*size, *([] if tiny else ["--hollow", "--kv-bytes", "24576"]), "--repeats", "1"),
             *("--policies", "stock", "dense", "csp-65", "csp-70"),
             *("--concurrency", *(["1"] if tiny else ["1", "16", "64"])),
             results=("prefill-bfloat16.json" if not tiny else "prefill-bfloat16-128.json",),

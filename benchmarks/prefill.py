@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.cell:
         report_cell(measure(arguments))
         return
-    head = arguments.hidden // 64
-    model = Model(arguments.layers, arguments.hidden, _ffn(arguments.hidden), head)
+    heads = _heads(arguments.hidden)
+    model = Model(arguments.layers, arguments.hidden, _ffn(arguments.hidden), heads)
     part = llm_prefill(model, TEXT_TOKENS, arguments.dtype)
     rates = measured_rates(arguments.dtype)
     card = print_card([part], rates, f"dense prefill, {arguments.dtype}")
@@ -79,7 +79,7 @@ def measure(arguments: argparse.Namespace) -> dict[int, float]:
         max_model_len=512,
         max_num_seqs=max(arguments.concurrency),
         max_num_batched_tokens=512 * max(arguments.concurrency),
-        kv_cache_memory_bytes=1 << 30,
+        kv_cache_memory_bytes=arguments.kv_bytes << 20,
         enable_prefix_caching=False,
         limit_mm_per_prompt={"image": 1},
         disable_log_stats=True,
@@ -119,7 +119,7 @@ def _checkpoint(arguments: argparse.Namespace) -> tuple[Path, int]:
         hidden_size=arguments.hidden,
         intermediate_size=ffn,
         num_layers=arguments.layers,
-        num_heads=arguments.hidden // 64,
+        num_heads=_heads(arguments.hidden),
     )
     if arguments.cell != "stock":
         return folder, 32004
@@ -132,8 +132,8 @@ def _checkpoint(arguments: argparse.Namespace) -> tuple[Path, int]:
         hidden_size=arguments.hidden,
         intermediate_size=ffn,
         num_hidden_layers=arguments.layers,
-        num_attention_heads=arguments.hidden // 64,
-        num_key_value_heads=arguments.hidden // 64,
+        num_attention_heads=_heads(arguments.hidden),
+        num_key_value_heads=_heads(arguments.hidden),
         max_position_embeddings=2048,
     )
     return write_stock_llava(CACHE / f"{name}-llava", text), IMAGE_TOKEN_ID
@@ -143,6 +143,7 @@ def _in_own_process(name: str, arguments: argparse.Namespace) -> dict[str, float
     cell = ["--cell", name, "--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
     cell += ["--rounds", str(arguments.rounds)]
     cell += ["--concurrency", *map(str, arguments.concurrency)]
+    cell += ["--kv-bytes", str(arguments.kv_bytes)]
     cell += ["--dtype", arguments.dtype, *(["--hollow"] if arguments.hollow else [])]
     path = {"PYTHONPATH": str(Path(__file__).parent / "import_only")} if name == "stock" else {}
     measured: dict[str, float] = run_cell("benchmarks.prefill", cell, {**KEEP_MEMORY, **path})
@@ -160,8 +161,9 @@ def _row(
 
     settings = {"policy": "dense", **POLICIES[name]}
     schedule = policy(settings.pop("policy"), arguments.layers, 256, **settings)
-    heads = arguments.hidden // 64
-    shape = DecoderShape(arguments.hidden, _ffn(arguments.hidden), heads, heads, 64)
+    heads = _heads(arguments.hidden)
+    width = arguments.hidden // heads
+    shape = DecoderShape(arguments.hidden, _ffn(arguments.hidden), heads, heads, width)
     predicted = 1 / flops_ratio(schedule, shape, TEXT_TOKENS)
     own = times[name, concurrency]
     base = times.get(("dense", concurrency), own)
@@ -181,7 +183,12 @@ def _row(
 
 
 def _ffn(hidden: int) -> int:
-    return 8 * hidden // 3 // 64 * 64
+    return Size(hidden=hidden).ffn
+
+
+def _heads(hidden: int) -> int:
+    """Of 64 channels, or 128 as in LISA-7B."""
+    return hidden // (128 if hidden >= 4096 else 64)
 
 
 def _report(
@@ -218,6 +225,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repeats", type=int, default=3, help="times all cells are run")
     parser.add_argument("--rounds", type=int, default=7, help="measurements within a cell")
+    parser.add_argument("--kv-bytes", type=int, default=1024, help="KV cache in MiB.")
     parser.add_argument("--hollow", action="store_true", help="Weights filled in by vLLM.")
     parser.add_argument("--cell", choices=list(POLICIES), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
