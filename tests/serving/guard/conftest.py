@@ -13,7 +13,7 @@ from vllm_csp.standin import write_standin
 
 LIMITS = (
     *("--max-body-mb", "1", "--max-held-requests", "4"),
-    *("--probe-seconds", "0.5", "--stuck-seconds", "3"),
+    *("--probe-seconds", "0.5", "--stuck-seconds", "8"),
     *("--log-format", "json", "--policy", "csp", "--preset", "65"),
 )
 
