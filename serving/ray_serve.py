@@ -60,6 +60,11 @@ class Options(BaseModel):
 
 def app(options: Options) -> Application:
     """The application: a front, and the replicas behind it."""
+    return application(options, Engine)
+
+
+def application(options: Options, engine: type["Engine"]) -> Application:
+    """The same with engines of another kind."""
     replicas = serve.deployment(
         name="replica",
         ray_actor_options={"num_gpus": options.gpus} if options.gpus else {"num_cpus": 1},
@@ -72,7 +77,7 @@ def app(options: Options) -> Application:
         # An engine compiles and measures its memory for minutes before it serves.
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=2 * SECONDS_TO_FINISH,
-    )(replica_class(options.models_per_replica))
+    )(replica_class(options.models_per_replica, engine))
     front = serve.deployment(
         name="front", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000
     )(Front)
@@ -98,7 +103,7 @@ class Engine:
         self._server.stop()
 
 
-def replica_class(num_engines: int) -> type:
+def replica_class(num_engines: int, make_engine: type[Engine]) -> type:
     """The class of replicas that keep so many engines."""
 
     class Replica:
@@ -115,7 +120,7 @@ def replica_class(num_engines: int) -> type:
         @serve.multiplexed(max_num_models_per_replica=num_engines)
         async def engine(self, name: str) -> Engine:
             """The engine of a model, started if need be."""
-            return await asyncio.to_thread(Engine, name, self._models[name], self._flags)
+            return await asyncio.to_thread(make_engine, name, self._models[name], self._flags)
 
         async def check_health(self) -> None:
             """Called by Serve, which replaces a replica after three errors in a row."""
