@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from vllm_csp.images import ImageError
+from vllm_csp.mini import MINI
 from vllm_csp.serving.client import ServerError, ask_server
 from vllm_csp.serving.commands import serve_options
 from vllm_csp.serving.commands.batch import batch
@@ -47,8 +48,7 @@ Checkpoint = Annotated[
         "--checkpoint",
         "-c",
         envvar="VLLM_CSP_CHECKPOINT",
-        help="LISA checkpoint: a folder or a hub id. "
-        "Default: a small stand-in with random weights.",
+        help="LISA checkpoint: a folder or a hub id. Default: LISA-mini, which comes along.",
     ),
 ]
 
@@ -123,7 +123,12 @@ def segment(
 )
 def serve(
     context: typer.Context,
-    checkpoint: Annotated[str, typer.Argument(help="LISA checkpoint: a folder or a hub id.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="LISA checkpoint: a folder or a hub id. Default: LISA-mini, as `lisa-mini`."
+        ),
+    ] = "",
     policy: Policy = "",
     preset: Preset = "",
     sam_encoder: Annotated[
@@ -146,6 +151,11 @@ def serve(
     All flags of `vllm serve` are understood (see `vllm serve --help=all`); it is the same as
     VLLM_PLUGINS=vllm_csp vllm serve CHECKPOINT [FLAGS].
     """
+    own = context.args
+    if checkpoint.startswith("-"):  # Without a checkpoint its place is taken by the first flag.
+        checkpoint, own = "", [checkpoint, *own]
+    small = [] if checkpoint else ["--served-model-name", "lisa-mini", *SMALL_MODEL_FLAGS]
+    checkpoint = checkpoint or str(MINI)
     if log_format == "text":
         said = f"vllm-csp: serving {checkpoint}; answers carry message.masks"
         console.print(said, highlight=False)
@@ -166,8 +176,8 @@ def serve(
                 log_format=log_format,
             ),
         )
-        serve_options.require_one_source(settings, context.args)
-        flags = [*settings, *serve_options.log_flags(log_format), *context.args]
+        serve_options.require_one_source(settings, own)
+        flags = [*small, *settings, *serve_options.log_flags(log_format), *own]
         if sam_encoder:
             from vllm_csp.models.encoder_file import EncoderFile
 
@@ -204,17 +214,13 @@ def demo(
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         photo = image or _sample_photo()
-        # A random stand-in writes nonsense, so the demo asks for the mask of the fixed answer.
-        mode = Mode.GENERATE if checkpoint else Mode.FORCE
-        answer = _ask_own_server(checkpoint, [], photo, question, {"mode": mode.value})
+        answer = _ask_own_server(checkpoint, [], photo, question, {})
         _draw(photo, question, answer, output)
     except (ServerError, httpx.HTTPError, ImageError, RuntimeError) as error:
         console.print(f"[red]Error:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error
     message = answer["choices"][0]["message"]
     typer.echo(f"question: {question}\nanswer:   {message['content']}\npicture:  {output}")
-    if not checkpoint:
-        typer.echo("(stand-in checkpoint with random weights: its masks mean nothing)")
 
 
 def policy_flags(policy: str, preset: str, **settings: Any) -> list[str]:
@@ -234,9 +240,7 @@ def _ask_own_server(
     checkpoint: str, flags: list[str], image: Path, question: str, options: dict[str, Any]
 ) -> dict[str, Any]:
     if not checkpoint:
-        from vllm_csp.standin import write_standin
-
-        checkpoint, flags = str(write_standin(CACHE / "standin")), [*SMALL_MODEL_FLAGS, *flags]
+        checkpoint, flags = str(MINI), [*SMALL_MODEL_FLAGS, *flags]
     # Compilation takes longer than one question.
     flags = ["--enforce-eager", *flags]
     CACHE.mkdir(parents=True, exist_ok=True)

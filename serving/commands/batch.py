@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from vllm_csp.mini import MINI
 from vllm_csp.serving.batch.embedded import EmbeddedServer
 from vllm_csp.serving.batch.formats.choice import OutputFormat, choose_format
 from vllm_csp.serving.batch.job import Job, Settings
@@ -301,14 +302,8 @@ def _own_server(checkpoint: str, policy: str, preset: str, flags: str) -> Embedd
 
     chosen = [*policy_flags(policy, preset), *shlex.split(flags)]
     if not checkpoint:
-        from vllm_csp.standin import write_standin
-
-        console.print(
-            "[yellow]No --checkpoint and no --base-url:[/yellow] asking a stand-in with random "
-            "weights, whose masks mean nothing",
-            highlight=False,
-        )
-        checkpoint = str(write_standin(CACHE / "standin"))
+        console.print("No --checkpoint and no --base-url: asking LISA-mini", highlight=False)
+        checkpoint = str(MINI)
         chosen = ["--enforce-eager", *SMALL_MODEL_FLAGS, *chosen]
     elif Path(checkpoint).exists():
         # Ray workers may have another working folder.

@@ -10,30 +10,32 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(6000, description="Optimiser steps in all.")
-    blind_until: int = Field(0, description="Step until which the language model sees no image.")
-    decoder_from: int = Field(2500, description="Step from which masks are decoded and trained on.")
+    steps: int = Field(5000, description="Optimiser steps in all.")
+    blind_until: int = Field(1000, description="Step until which the language model sees no image.")
+    decoder_from: int = Field(3600, description="Step from which masks are decoded and trained on.")
     seed: int = Field(0, description="Seed of weights, pictures and questions.")
 
-    fresh_scenes: int = Field(12, description="New scenes per step, without the mask decoder.")
-    fresh_photos: int = Field(4, description="Augmented photos per step, without it.")
+    fresh_scenes: int = Field(5, description="New scenes per step, without the mask decoder.")
+    fresh_photos: int = Field(2, description="Augmented photos per step, without it.")
     embedded: int = Field(4, description="Pictures with a SAM embedding per step.")
     scene_share: float = Field(0.35, description="Share of scenes among these.")
-    questions: int = Field(8, description="Questions per picture at most.")
-    masks: int = Field(10, description="Masks decoded per step at most.")
+    questions: int = Field(14, description="Questions per picture at most.")
+    masks: int = Field(12, description="Masks decoded per step at most.")
 
-    matrix_learning_rate: float = Field(4e-3, description="Of the matrices of the new networks.")
-    learning_rate: float = Field(1.5e-3, description="Of all else that is new.")
-    decoder_learning_rate: float = Field(2e-4, description="Of SAM's mask decoder.")
+    matrix_learning_rate: float = Field(5e-3, description="Of the matrices of the new networks.")
+    learning_rate: float = Field(2e-3, description="Of all else that is new.")
+    decoder_learning_rate: float = Field(
+        2.5e-3, description="Of SAM's mask decoder; a fifth of it is left when it joins."
+    )
     weight_decay: float = 0.05
-    warmup: int = 200
+    warmup: int = 50
     clip_norm: float = 1.0
 
     grid_weight: float = Field(1.0, description="Of the masks on CLIP's grid.")
-    word_weight: float = Field(0.5, description="Of what each patch shows.")
-    meaning_weight: float = Field(0.3, description="Of the words that hold of the target.")
-    look_weight: float = Field(0.2, description="Of where supervised attention heads look.")
+    word_weight: float = Field(1.0, description="Of what each patch shows.")
+    meaning_weight: float = Field(0.5, description="Of the words that hold of the target.")
+    look_weight: float = Field(0.4, description="Of where supervised attention heads look.")
     row_place_weight: float = Field(2.0, description="Of where an image row says it is.")
-    place_weight: float = Field(5.0, description="Of where the target is.")
-    point_weight: float = Field(2.0, description="Of the point prompt, before decoder_from.")
-    late_point_weight: float = Field(0.2, description="Of the point prompt, after it.")
+    place_weight: float = Field(10.0, description="Of where the target is.")
+    point_weight: float = Field(1.0, description="Of the point prompt, before decoder_from.")
+    late_point_weight: float = Field(0.5, description="Of the point prompt, after it.")
