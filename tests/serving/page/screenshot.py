@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.serving.page.browser import browser
 
-QUESTION = "What is the cup in this image? Please output segmentation mask."
-MORE = ("What is the small metal spoon on the right side in this image?", "Where is the saucer?")
+QUESTION = "Can you segment the hair in this image?"
+MORE = ("Segment the person.", "Where is the hair?")
 
 
 def main(url: str, photo: str, output: str, key: str = "") -> None:
