@@ -43,7 +43,7 @@ def block(request: pytest.FixtureRequest, golden: Golden) -> Iterator[str]:
     golden.check()
 
 
-@pytest.mark.timeout(180, func_only=True)
+@pytest.mark.timeout(300, func_only=True)
 @pytest.mark.parametrize(("block", "case"), _cases(), indirect=["block"])
 def test_bad_input(server: Server, block: str, case: AnyCase) -> None:
     check(case, case.send(server))

@@ -174,7 +174,7 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         {"logprobs": True, "segmentation": {"mode": "force"}},
         "leave `logprobs` out",
     ),
-    "too many answers": ({"n": 100_000, "temperature": 1.0}, "n must be at most"),
+    "too many answers": ({"n": 100_000, "temperature": 1.0}, "at most 1024 questions at a time"),
     "no answer": ({"n": 0}, "n must be at least 1"),
     "an unknown template option": (
         {"chat_template_kwargs": {"enable_thinking": True}},
