@@ -40,8 +40,11 @@ def assert_rows(ours: Floats, reference: Floats, tolerance: float, scale: float)
 def assert_sums(ours: Floats, sums: Mapping[str, Any], tolerance: float) -> None:
     wide = ours.astype(np.float64)
     found = {"mean": wide.mean(), "std": wide.std(), "absmax": np.abs(wide).max()}
+    allowed = dict.fromkeys(found, tolerance * sums["std"])
+    if tolerance > FP32:  # One value, which bf16 knows to a 128th: two such steps.
+        allowed["absmax"] = max(allowed["absmax"], sums["absmax"] / 64)
     for name, value in found.items():
-        assert abs(value - sums[name]) <= tolerance * sums["std"], name
+        assert abs(value - sums[name]) <= allowed[name], name
 
 
 def cosines(ours: Floats, reference: Floats) -> Floats:

@@ -92,6 +92,8 @@ def test_a_text_line_has_what_has_a_value(caplog: pytest.LogCaptureFixture) -> N
     import logging
 
     writer = RequestLogWriter("text")
+    # An earlier engine in this process may have switched loggers off.
+    writer._logger.disabled = False
     writer._logger.propagate = True
     with caplog.at_level(logging.INFO):
         writer._logger.addHandler(caplog.handler)
