@@ -41,7 +41,7 @@ class Csp(Policy):
     cluster_tokens: int | None = Field(default=None, ge=1)
     prune_tokens: int | None = Field(default=None, ge=1)
     cluster: AnySelector = selector("grid")
-    scatter: ScatterMode = "copy"
+    scatter: ScatterMode = "embedding"
     representative: RepresentativeRule = "grid"
     score: ScoreSpec = ScoreSpec()
 
