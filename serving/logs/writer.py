@@ -31,16 +31,19 @@ class RequestLogWriter:
         self._format = log_format
 
     def write(self, fields: Mapping[str, Any]) -> None:
-        """Log a request; fields without a value are left out of a text."""
+        """Log a request."""
         if self._format == "json":
             now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             line = {"time": now, "level": "info", "event": "request", **fields}
             self._logger.info("%s", json.dumps(line))
         else:
-            shown = {k: v for k, v in fields.items() if v is not None and v is not False}
-            self._logger.info(
-                "request %s", " ".join(f"{key}={value}" for key, value in shown.items())
-            )
+            self._logger.info("%s", text_line(fields))
+
+
+def text_line(fields: Mapping[str, Any]) -> str:
+    """What a request's line says as text: the fields that have a value."""
+    shown = {k: v for k, v in fields.items() if v is not None and v is not False}
+    return " ".join(["request", *(f"{key}={value}" for key, value in shown.items())])
 
 
 def loggable_path(path: str) -> str:

@@ -130,7 +130,8 @@ class Trainer:
         weight = settings.point_weight if early else settings.late_point_weight
         prompts = self.student.point_prompts(batch.point.nan_to_num())
         return {
-            "text": nn.functional.cross_entropy(prediction.logits, prediction.labels),
+            "text": settings.text_weight
+            * nn.functional.cross_entropy(prediction.logits, prediction.labels),
             "grid": settings.grid_weight * losses.grid_loss(prediction.grids, batch.grid),
             "words": settings.word_weight
             * losses.word_loss(prediction.words, batch.words, batch.known),

@@ -28,7 +28,7 @@ def probe(student: Student, packer: Packer, seeds: Iterable[int]) -> list[dict[s
     for seed in seeds:
         sample = make_sample(seed, "val", size=SCENE_SIZE)
         kinds = {question.text: question.kind for question in sample.questions}
-        picture = from_scene(sample, len(kinds), random.Random(seed), None)
+        picture = from_scene(sample, len(kinds), {}, random.Random(seed), None)
         batch = packer.pack([picture])
         with torch.autocast("cpu", torch.bfloat16):
             prediction = student(batch, packer.before_image, packer.after_image)

@@ -81,10 +81,19 @@ def ask_classes(
 
 
 def from_scene(
-    sample: SceneSample, count: int, rng: random.Random, embedding: str | None
+    sample: SceneSample,
+    count: int,
+    emphasis: Mapping[str, float],
+    rng: random.Random,
+    embedding: str | None,
 ) -> Picture:
-    """The picture of a scene, with `count` of its questions."""
-    chosen = rng.sample(sample.questions, min(count, len(sample.questions)))
+    """The picture of a scene, with `count` of its questions, drawn by the emphasis of their kind."""
+    weights = [emphasis.get(question.kind, 1.0) for question in sample.questions]
+    # Drawing without putting back: the smallest of exponential times.
+    drawn = sorted(
+        zip(weights, sample.questions, strict=True), key=lambda one: rng.expovariate(one[0])
+    )
+    chosen = [question for _, question in drawn[:count]]
     asked = [
         Asked(q.text, q.answer, tuple(mask.astype(np.uint8) for mask in q.masks)) for q in chosen
     ]

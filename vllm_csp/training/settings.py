@@ -21,6 +21,11 @@ class TrainingSettings(BaseModel):
     scene_share: float = Field(0.35, description="Share of scenes among these.")
     questions: int = Field(14, description="Questions per picture at most.")
     masks: int = Field(12, description="Masks decoded per step at most.")
+    masks_every: int = Field(2, ge=1, description="Steps from one with decoded masks to the next.")
+    emphasis: dict[str, float] = Field(
+        {"same": 4, "absent": 3, "counting": 2, "category": 1.5, "shape": 1.5, "two_hop": 1.5},
+        description="How much rather questions of a kind are asked about scenes than others.",
+    )
 
     matrix_learning_rate: float = Field(5e-3, description="Of the matrices of the new networks.")
     learning_rate: float = Field(2e-3, description="Of all else that is new.")
@@ -31,6 +36,7 @@ class TrainingSettings(BaseModel):
     warmup: int = 50
     clip_norm: float = 1.0
 
+    text_weight: float = Field(4.0, description="Of the words of the answer.")
     grid_weight: float = Field(1.0, description="Of the masks on CLIP's grid.")
     word_weight: float = Field(1.0, description="Of what each patch shows.")
     meaning_weight: float = Field(0.5, description="Of the words that hold of the target.")

@@ -55,9 +55,10 @@ class Stream(Dataset[Step]):
     def __getitem__(self, step: int) -> Step:
         rng = random.Random(f"{self.settings.seed}:{step}")
         fresh = self.packer.pack(list(self._fresh(step, rng)))
-        if step < self.settings.decoder_from:
+        settings = self.settings
+        if step < settings.decoder_from or step % settings.masks_every:
             return Step(fresh)
-        pictures = [self._embedded(rng) for _ in range(self.settings.embedded)]
+        pictures = [self._embedded(rng) for _ in range(settings.embedded)]
         embeddings = self.file.read([picture.embedding or "" for picture in pictures])
         return Step(fresh, self.packer.pack(pictures), embeddings)
 
@@ -67,7 +68,7 @@ class Stream(Dataset[Step]):
             # Behind the scenes with embeddings, and never the same one twice.
             seed = 1_000_000 + step * settings.fresh_scenes + number
             sample = self._scene(seed)
-            yield from_scene(sample, settings.questions, rng, None)
+            yield self._asked(sample, rng, None)
         for _ in range(settings.fresh_photos):
             photo = rng.choice(self.of_source[rng.choice(sorted(self.of_source))])
             yield augmented(photo_picture(photo, settings.questions, rng, None), rng)
@@ -78,14 +79,19 @@ class Stream(Dataset[Step]):
             "train",
             size=SCENE_SIZE,
             backgrounds=self.backgrounds,
-            questions=self.settings.questions,
+            # More than are asked, so that there is a choice of kinds.
+            questions=2 * self.settings.questions,
         )
+
+    def _asked(self, sample: SceneSample, rng: random.Random, embedding: str | None) -> Picture:
+        settings = self.settings
+        return from_scene(sample, settings.questions, settings.emphasis, rng, embedding)
 
     def _embedded(self, rng: random.Random) -> Picture:
         if rng.random() < self.settings.scene_share:
             seed = rng.choice(self.scenes)
             sample = self._scene(seed)
-            return from_scene(sample, self.settings.questions, rng, f"train/{seed}")
+            return self._asked(sample, rng, f"train/{seed}")
         photo = rng.choice(self.of_source[rng.choice(sorted(self.of_source))])
         return photo_picture(photo, self.settings.questions, rng, photo.key)
 
