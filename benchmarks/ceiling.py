@@ -92,45 +92,30 @@ def llm_decode(model: Model, context: int, dtype: str, batch: int = 1) -> Part:
     )
 
 
-def counted(name: str, build: Callable[[], Any], inputs: Callable[[], Any], dtype: str) -> Part:
-    """Operations of a module, counted on the meta device; bytes are its weights'."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        module = build()
-        module(inputs())
-    weights = sum(weight.numel() for weight in module.parameters())
-    return Part(name, counter.get_total_flops(), weights * BYTES[dtype])
-
-
 def sam_encoder(geometry: Any, dtype: str) -> Part:
     """SAM's encoder on one image, as `build_encoder` makes it."""
-    import torch
-
     from vllm_csp.sam.encoder_kind import build_encoder
 
-    side = geometry.image_size
-    return counted(
-        "SAM encoder",
-        lambda: build_encoder(geometry).eval(),
-        lambda: torch.empty(1, 3, side, side),
-        dtype,
-    )
+    return counted("SAM encoder", lambda: build_encoder(geometry), geometry.image_size, dtype)
 
 
 def clip_tower(config: Any, dtype: str) -> Part:
     """CLIP on one image."""
-    import torch
     from transformers import CLIPVisionModel
 
-    side = config.image_size
-    return counted(
-        "CLIP",
-        lambda: CLIPVisionModel(config).eval(),
-        lambda: torch.empty(1, 3, side, side),
-        dtype,
-    )
+    return counted("CLIP", lambda: CLIPVisionModel(config), config.image_size, dtype)
+
+
+def counted(name: str, build: Callable[[], Any], side: int, dtype: str) -> Part:
+    """Operations of a network on one square image, counted on the meta device, and its weights."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network = build().eval()
+        network(torch.empty(1, 3, side, side))
+    weights = sum(weight.numel() for weight in network.parameters())
+    return Part(name, counter.get_total_flops(), weights * BYTES[dtype])
 
 
 def measured_rates(dtype: str, seconds: float = 2.0) -> Rates:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionConfig
+
+    from vllm_csp.sam.vit_geometry import VitGeometry
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp" / "bench"
 PATCH = 14
@@ -50,75 +54,77 @@ LISA_7B = Size(layers=32, hidden=4096, large=True)
 
 def write_checkpoint(size: Size, hollow: bool = False) -> Path:
     """The folder of such a checkpoint; one that is there is kept."""
-    from vllm_csp import standin
+    from vllm_csp.standin import write_standin
 
     folder = CACHE / (size.name + ("-hollow" if hollow else ""))
-    with _parts(size):
-        if hollow:
-            return _write_hollow(size, folder)
-        return standin.write_standin(
-            folder,
-            hidden_size=size.hidden,
-            intermediate_size=size.ffn,
-            num_layers=size.layers,
-            num_heads=size.heads,
-        )
+    if hollow:
+        return _write_hollow(size, folder)
+    vision, sam = image_networks(size)
+    return write_standin(
+        folder,
+        hidden_size=size.hidden,
+        intermediate_size=size.ffn,
+        num_layers=size.layers,
+        num_heads=size.heads,
+        vision=vision,
+        sam=sam,
+    )
 
 
-@contextmanager
-def _parts(size: Size) -> Iterator[None]:
-    """The stand-in's tower and SAM of the wanted size, while it is written."""
-    from vllm_csp import standin
+def image_networks(size: Size) -> tuple[CLIPVisionConfig, VitGeometry]:
+    """CLIP tower and SAM encoder: published sizes if large, else the stand-in's.
+
+    Raises ValueError if the image tokens make no square.
+    """
     from vllm_csp.sam.vit_geometry import VIT_H
+    from vllm_csp.standin import SAM, VISION
 
     side = isqrt(size.image_tokens)
     if side**2 != size.image_tokens:
         raise ValueError(f"{size.image_tokens} image tokens are no square")
-    before = standin.VISION, standin.SAM
-    fields = {**standin.VISION.to_dict(), "image_size": PATCH * side}
-    if size.large:
-        fields |= {
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-        }
-        standin.SAM = VIT_H
-    standin.VISION = type(before[0])(**fields)
-    try:
-        yield
-    finally:
-        standin.VISION, standin.SAM = before
+    vision = clip_large() if size.large else VISION
+    wanted = type(VISION)(**{**vision.to_dict(), "image_size": PATCH * side})
+    return wanted, VIT_H if size.large else SAM
+
+
+def clip_large() -> CLIPVisionConfig:
+    """CLIP ViT-L/14, the tower of LISA (openai/clip-vit-large-patch14)."""
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=16 * PATCH,
+        patch_size=PATCH,
+    )
 
 
 def _write_hollow(size: Size, folder: Path) -> Path:
     import torch
-    from transformers import LlamaConfig
 
     from vllm_csp import standin
 
     if (folder / "config.json").exists():
         return folder
+    vision, sam = image_networks(size)
     # Tokenizer and tower come with a small one, whose width the tower's rows do not depend on.
-    small = CACHE / f"small-{size.name}"
-    standin.write_standin(small, num_layers=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = LlamaConfig(
-        vocab_size=32004,
-        hidden_size=size.hidden,
-        intermediate_size=size.ffn,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.heads,
-        max_position_embeddings=2048,
+    small = standin.write_standin(
+        CACHE / f"small-{size.name}", num_layers=1, vision=vision, sam=sam
     )
+    folder.mkdir(parents=True, exist_ok=True)
+    text = standin.llama_config(size.hidden, size.ffn, size.layers, size.heads)
     with torch.device("meta"):
-        shapes = {name: tuple(one.shape) for name, one in standin._weights(text).items()}
-    write_hole(folder / "model.safetensors", shapes)
+        weights = standin.build_weights(text, vision, sam)
+    write_hole(
+        folder / "model.safetensors", {name: tuple(one.shape) for name, one in weights.items()}
+    )
     for name in ("clip", "added_tokens.json", "generation_config.json", "tokenizer.model"):
         if not (folder / name).exists():
             (folder / name).symlink_to((small / name).resolve())
-    (folder / "config.json").write_text(json.dumps(standin._published_config(text), indent=2))
+    config = standin.published_config(text, vision)
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder
 
 

@@ -18,48 +18,28 @@ is given. The last line on stdout is one JSON document; rows go to benchmarks/re
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from io import BytesIO
-from itertools import count
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.ceiling import Model, llm_decode, llm_prefill, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
-from benchmarks.checkpoint import Size, write_checkpoint
+from benchmarks.model_options import add_model_options, model_flags, size_of
+from benchmarks.overlap import overlaps
 from benchmarks.plots import plot_lines
-from benchmarks.questions import photo, question
 from benchmarks.report import RESULTS, report_rows
+from benchmarks.served import measure_server
+from benchmarks.systems import BASELINES, SMALLER, SYSTEMS
 
-POLICIES: dict[str, dict[str, Any]] = {
-    "dense": {"policy": "dense"},
-    "csp-65": {"policy": "csp", "preset": "65"},
-    "csp-70": {"policy": "csp", "preset": "70"},
-    "fastv": {"policy": "fastv"},
-    "feather": {"policy": "feather"},
-    "prumerge+": {"policy": "prumerge+"},
-    "resprune": {"policy": "resprune"},
-    "random": {"policy": "random"},
-}
-BASELINES = ("reference", "huggingface")
-SMALLER = "smaller-image"
-SMALLER_TOKENS = 81
-SYSTEMS = (*BASELINES, *POLICIES, SMALLER)
 TEXT_TOKENS = 60
-CHECKED = 4
-"""Photos whose masks are compared."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all systems and report, or one baseline when called by itself."""
     arguments = _arguments(argv)
     if arguments.cell:
+        from benchmarks.timed_baselines import measure_baseline
+
         report_cell(measure_baseline(arguments))
         return
     card = _card(arguments)
@@ -69,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cell = ["--cell", name, *_passed_on(arguments)]
             found[name] = run_cell("benchmarks.e2e", cell, KEEP_MEMORY)
         else:
-            found[name] = _serve(name, arguments)
+            found[name] = measure_server(name, arguments)
         print(f"{name}: {len(found[name]['rows'])} cells done", file=sys.stderr, flush=True)
     rows = [_row(name, cell, found) for name in found for cell in found[name]["rows"]]
     names = ("layers", "hidden", "dtype", "mode", "max_tokens", "requests", "checkpoint")
@@ -79,202 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = [row for row in rows if row["per_image"] == arguments.per_image[0]]
     file = RESULTS / f"{arguments.result}.png"
     plot_lines(file, first, "concurrency", "questions_per_second", "system", "questions over HTTP")
-
-
-# --- what is asked ---
-
-
-def jpeg(number: int) -> bytes:
-    """The file of a photo."""
-    stream = BytesIO()
-    photo(number).save(stream, "JPEG", quality=92)
-    return stream.getvalue()
-
-
-def calls(total: int, per_image: int, first: int) -> list[tuple[bytes, list[str]]]:
-    """Photos from number `first` on, with their questions: `total` questions, or a few more."""
-    return [
-        (jpeg(first + number), [question(first + number + extra) for extra in range(per_image)])
-        for number in range(-(-total // per_image))
-    ]
-
-
-def plan(arguments: argparse.Namespace) -> Iterator[tuple[int, int, list[tuple[bytes, list[str]]]]]:
-    """Cells: clients, questions per image, calls. The same for every system."""
-    start = count(1000, 10_000)
-    for per_image in arguments.per_image:
-        for clients in arguments.concurrency:
-            total = max(arguments.requests, 2 * clients * per_image)
-            yield clients, per_image, calls(total, per_image, next(start))
-
-
-# --- servers ---
-
-
-def _serve(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    from vllm_csp.serving.server import background_server
-
-    settings = POLICIES["dense" if name == SMALLER else name]
-    seats = max(arguments.concurrency) * max(arguments.per_image)
-    flags = [
-        *("--dtype", arguments.dtype, "--max-model-len", str(arguments.max_model_len)),
-        *("--max-num-seqs", str(min(seats, arguments.seats)), "--served-model-name", "lisa"),
-        *("--additional-config", json.dumps({"csp": settings})),
-        *([] if arguments.compiled else ["--enforce-eager"]),
-        *(["--load-format", "dummy"] if arguments.hollow else []),
-        *arguments.flags.split(),
-    ]
-    if arguments.kv_bytes:
-        flags += ["--kv-cache-memory-bytes", arguments.kv_bytes]
-    checkpoint = _checkpoint(arguments, SMALLER_TOKENS if name == SMALLER else 0)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "server.log"
-        with background_server(checkpoint, flags, log, time_limit=1200) as url:
-            return {**asyncio.run(_ask_all(url, arguments)), "memory": memory_lines(log)}
-
-
-def memory_lines(log: Path) -> list[str]:
-    """What a server's log says of weights and KV cache."""
-    lines = log.read_text(errors="replace").splitlines()
-    marks = ("KV cache size", "KV cache memory", "Maximum concurrency", "Model loading took")
-    return [
-        line[max(0, line.find("]") + 1) :].strip()
-        for line in lines
-        if any(m in line for m in marks)
-    ]
-
-
-async def _ask_all(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    import httpx
-
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        checked = await _run(client, calls(CHECKED, 1, 0), 1, arguments)
-        rows = []
-        for clients, per_image, wanted in plan(arguments):
-            warm_up = calls(clients, per_image, 500_000 + 1000 * clients + 100 * per_image)
-            await _run(client, warm_up, clients, arguments)
-            before = await _counters(client)
-            began = time.perf_counter()
-            done = await _run(client, wanted, clients, arguments)
-            seconds = time.perf_counter() - began
-            after = await _counters(client)
-            spent = [one["seconds"] for one in done]
-            rows.append(
-                {
-                    "concurrency": clients,
-                    "per_image": per_image,
-                    "rate": sum(len(one) for _, one in wanted) / seconds,
-                    "p50_ms": 1e3 * statistics.median(spent),
-                    "p95_ms": 1e3 * sorted(spent)[int(0.95 * (len(spent) - 1))],
-                    **{name: after[name] - before[name] for name in after},
-                }
-            )
-    return {"rows": rows, "masks": [mask for one in checked for mask in one["masks"]]}
-
-
-async def _run(
-    client: Any, wanted: list[tuple[bytes, list[str]]], clients: int, arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
-    import base64
-
-    bodies = [
-        {
-            "image": base64.b64encode(file).decode(),
-            "questions": questions,
-            "mode": arguments.mode,
-            **({"max_tokens": arguments.max_tokens} if arguments.mode == "generate" else {}),
-        }
-        for file, questions in wanted
-    ]
-    waiting = iter(bodies)
-    done: list[dict[str, Any]] = []
-
-    async def ask() -> None:
-        for body in waiting:
-            began = time.perf_counter()
-            reply = await client.post("/v1/segment", json=body)
-            reply.raise_for_status()
-            results = reply.json()["results"]
-            failed = [one["error"] for one in results if one.get("error")]
-            if failed:
-                raise SystemExit(f"a question failed: {failed[0]}")
-            masks = [mask for one in results for mask in one["masks"]]
-            done.append({"seconds": time.perf_counter() - began, "masks": masks})
-
-    await asyncio.gather(*(ask() for _ in range(clients)))
-    return done
-
-
-async def _counters(client: Any) -> dict[str, float]:
-    """What was reused so far: image embeddings, and tokens whose keys and values were there."""
-    wanted = {
-        "sam_hits": "vllm_csp:sam_cache_hits_total",
-        "prefix_tokens": "vllm:prefix_cache_hits_total",
-    }
-    lines = (await client.get("/metrics")).text.splitlines()
-    return {
-        name: sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(metric))
-        for name, metric in wanted.items()
-    }
-
-
-# --- baselines ---
-
-
-def measure_baseline(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The rows of a baseline, in this process."""
-    import torch
-
-    from benchmarks import baselines
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = {"reference": baselines.ReferenceLoop, "huggingface": baselines.HuggingFace}
-    checkpoint = _checkpoint(arguments)
-    baseline = kind[arguments.cell](checkpoint, arguments.dtype, device, arguments.hollow)
-    alone = arguments.cell == "reference"
-    options = {"max_tokens": arguments.max_tokens, "force": arguments.mode == "force"}
-    checked = baseline.ask(_opened(calls(CHECKED, 1, 0)), **options)
-    rows = []
-    for clients, per_image, wanted in plan(arguments):
-        if alone and clients != arguments.concurrency[0]:
-            continue  # it knows no concurrency: one row stands for all
-        batch = clients * per_image
-        # Steady, so a part of them tells the rate.
-        asked = _opened(wanted)[: 2 * batch if not alone else arguments.baseline_questions]
-        step = 1 if alone else batch
-        baseline.ask(asked[:step], **options)
-        began, spent = time.perf_counter(), []
-        for start in range(0, len(asked), step):
-            before = time.perf_counter()
-            replies = baseline.ask(asked[start : start + step], **options)
-            for reply in replies:
-                baselines.as_json(reply.masks)
-            spent.append(time.perf_counter() - before)
-        seconds = time.perf_counter() - began
-        rows.append(
-            {
-                "concurrency": clients,
-                "per_image": per_image,
-                "rate": len(asked) / seconds,
-                "p50_ms": 1e3 * statistics.median(spent),
-                "p95_ms": 1e3 * max(spent),
-                "sam_hits": 0,
-                "prefix_tokens": 0,
-            }
-        )
-    masks = [mask for reply in checked for mask in baselines.as_json(reply.masks)]
-    return {"rows": rows, "masks": masks}
-
-
-def _opened(wanted: list[tuple[bytes, list[str]]]) -> list[tuple[str, Any]]:
-    from PIL import Image
-
-    opened = [(Image.open(BytesIO(file)).convert("RGB"), texts) for file, texts in wanted]
-    return [(text, image) for image, texts in opened for text in texts]
-
-
-# --- report ---
 
 
 def _row(name: str, cell: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -310,21 +94,15 @@ def _row(name: str, cell: dict[str, Any], found: dict[str, Any]) -> dict[str, An
 
 
 def _least_iou(masks: list[dict[str, Any]], others: list[dict[str, Any]]) -> float | str:
-    from pycocotools import mask as coco
-
-    def rle(mask: dict[str, Any]) -> dict[str, Any]:
-        return {"size": mask["size"], "counts": mask["counts"].encode("ascii")}
-
     if not masks or len(masks) != len(others):
         return ""
-    pairs = zip(masks, others, strict=True)
-    return round(min(float(coco.iou([rle(a)], [rle(b)], [0])[0][0]) for a, b in pairs), 4)
+    return round(min(overlaps(masks, others)), 4)
 
 
 def _card(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.checkpoint:
         return {}
-    size = _size(arguments)
+    size = size_of(arguments)
     model = Model(size.layers, size.hidden, size.ffn, size.heads)
     parts = [llm_prefill(model, TEXT_TOKENS, arguments.dtype)]
     if arguments.mode == "generate":
@@ -333,26 +111,10 @@ def _card(arguments: argparse.Namespace) -> dict[str, Any]:
     return print_card(parts, rates, f"language model, {size.layers} layers x {size.hidden}")
 
 
-def _size(arguments: argparse.Namespace, image_tokens: int = 0) -> Size:
-    return Size(
-        arguments.layers, arguments.hidden, image_tokens or arguments.image_tokens, arguments.large
-    )
-
-
-def _checkpoint(arguments: argparse.Namespace, image_tokens: int = 0) -> str:
-    if arguments.checkpoint and not image_tokens:
-        return str(arguments.checkpoint)
-    return str(write_checkpoint(_size(arguments, image_tokens), arguments.hollow))
-
-
 def _passed_on(arguments: argparse.Namespace) -> list[str]:
-    names = ("layers", "hidden", "image_tokens", "dtype", "mode", "max_tokens", "requests")
+    names = ("mode", "max_tokens", "requests", "baseline_questions")
     options = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in names]
-    options += [f"--baseline-questions={arguments.baseline_questions}"]
-    options += [f"--checkpoint={arguments.checkpoint}"] if arguments.checkpoint else []
-    options += ["--large"] if arguments.large else []
-    options += ["--hollow"] if arguments.hollow else []
-    options += ["--concurrency", *map(str, arguments.concurrency)]
+    options += [*model_flags(arguments), "--concurrency", *map(str, arguments.concurrency)]
     return [*options, "--per-image", *map(str, arguments.per_image)]
 
 
@@ -377,13 +139,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--baseline-questions", type=int, default=4, help="Timed in the reference's loop."
     )
-    parser.add_argument("--checkpoint", default="", help="A trained one; else random.")
-    parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--hidden", type=int, default=1024)
-    parser.add_argument("--image-tokens", type=int, default=256, help="A square: 256, 576, 1024.")
-    parser.add_argument("--large", action="store_true", help="CLIP-L and ViT-H, not tiny ones.")
-    parser.add_argument("--hollow", action="store_true", help="Weights filled in at random.")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--seats", type=int, default=256, help="Most sequences at once.")
     parser.add_argument("--kv-bytes", default="1G", help="KV cache; empty: what vLLM takes.")
@@ -391,6 +146,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--flags", default="", help="Further ones for the servers, in one string.")
     parser.add_argument("--result", default="e2e", help="Name of the files.")
     parser.add_argument("--cell", choices=BASELINES, help=argparse.SUPPRESS)
+    add_model_options(parser)
     arguments = parser.parse_args(argv)
     if arguments.systems is None:
         arguments.systems = [one for one in SYSTEMS if one != SMALLER or not arguments.checkpoint]

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.ceiling import Part, clip_tower, measured_rates, print_card, sam_encoder
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
+from benchmarks.checkpoint import clip_large
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
 
@@ -129,7 +130,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
 def work(encoder: str, dtype: str = "bfloat16") -> Part:
     """Operations for one image, and the bytes of the weights."""
     if encoder == "clip":
-        return clip_tower(_clip_config(), dtype)
+        return clip_tower(clip_large(), dtype)
     part = sam_encoder(_geometry(encoder), dtype)
     return Part(encoder, part.flop, part.bytes)
 
@@ -163,7 +164,7 @@ def _build(encoder: str) -> tuple[nn.Module, int]:
     from vllm_csp.sam.encoder_kind import build_encoder
 
     if encoder == "clip":
-        config = _clip_config()
+        config = clip_large()
         return CLIPVisionModel(config).eval(), config.image_size
     geometry = _geometry(encoder)
     model = build_encoder(geometry).eval()
@@ -179,19 +180,6 @@ def _geometry(encoder: str) -> Any:
     from vllm_csp.standin import SAM
 
     return {"vit_h": VIT_H, "mobile_sam": MOBILE_SAM, "tiny": SAM}[encoder]
-
-
-def _clip_config() -> Any:
-    from transformers import CLIPVisionConfig
-
-    return CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=224,
-        patch_size=14,
-    )
 
 
 def _command(cell: Cell, arguments: argparse.Namespace) -> list[str]:

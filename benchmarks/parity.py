@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
+from benchmarks.calls import calls, opened
 from benchmarks.cells import report_cell, run_cell
 from benchmarks.checkpoint import Size, write_checkpoint
-from benchmarks.e2e import calls
+from benchmarks.overlap import overlaps
 from benchmarks.report import report_rows
 
 PHOTOS = 6
@@ -56,14 +56,8 @@ def pairs(backends: Sequence[str]) -> list[tuple[str, str]]:
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The forced masks of one engine, in this process."""
-    from PIL import Image
-
     checkpoint = str(write_checkpoint(Size(arguments.layers, arguments.hidden)))
-    asked = [
-        (text, Image.open(BytesIO(file)).convert("RGB"))
-        for file, texts in calls(PHOTOS, 1, 0)
-        for text in texts
-    ]
+    asked = opened(calls(PHOTOS, 1, 0))
     if arguments.cell == "transformers":
         import torch
 
@@ -102,15 +96,7 @@ def settings(engine: str, layers: int) -> dict[str, Any]:
 
 
 def _row(name: str, other: str, masks: dict[str, list[Any]]) -> dict[str, Any]:
-    from pycocotools import mask as coco
-
-    def rle(mask: dict[str, Any]) -> dict[str, Any]:
-        return {"size": mask["size"], "counts": mask["counts"].encode("ascii")}
-
-    ious = [
-        float(coco.iou([rle(one)], [rle(two)], [0])[0][0])
-        for one, two in zip(masks[name], masks[other], strict=True)
-    ]
+    ious = overlaps(masks[name], masks[other])
     return {
         "engine": name,
         "against": other,

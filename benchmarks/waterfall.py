@@ -23,11 +23,12 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
+from benchmarks.calls import calls
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
-from benchmarks.checkpoint import Size, write_checkpoint
-from benchmarks.e2e import POLICIES, calls
+from benchmarks.model_options import add_model_options, checkpoint_of, model_flags
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
+from benchmarks.systems import POLICIES
 
 PARTS = (
     "read",
@@ -109,9 +110,8 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from vllm_csp.serving.segmenter import Question, Segmenter
 
     large = max(arguments.batches)
-    checkpoint = arguments.checkpoint or str(write_checkpoint(_size(arguments), arguments.hollow))
     engine = Segmenter(
-        checkpoint,
+        checkpoint_of(arguments),
         dtype=arguments.dtype,
         enforce_eager=True,
         max_model_len=1024,
@@ -177,17 +177,10 @@ def watch_process(watch: Stopwatch, offline: Any) -> None:
     watch.on(offline, "_encode", "encode answer")
 
 
-def _size(arguments: argparse.Namespace) -> Size:
-    return Size(arguments.layers, arguments.hidden, arguments.image_tokens, arguments.large)
-
-
 def _passed_on(arguments: argparse.Namespace) -> list[str]:
-    names = ("layers", "hidden", "image_tokens", "dtype", "max_tokens", "rounds", "kv_bytes")
+    names = ("max_tokens", "rounds", "kv_bytes")
     options = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in names]
-    options += [f"--checkpoint={arguments.checkpoint}"] if arguments.checkpoint else []
-    options += ["--large"] if arguments.large else []
-    options += ["--hollow"] if arguments.hollow else []
-    return [*options, "--batches", *map(str, arguments.batches)]
+    return [*options, *model_flags(arguments), "--batches", *map(str, arguments.batches)]
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -200,16 +193,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--max-tokens", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--checkpoint", default="", help="A trained one; else random.")
-    parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--hidden", type=int, default=1024)
-    parser.add_argument("--image-tokens", type=int, default=256)
-    parser.add_argument("--large", action="store_true", help="CLIP-L and ViT-H, not tiny ones.")
-    parser.add_argument("--hollow", action="store_true", help="Weights filled in by vLLM.")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--kv-bytes", type=int, default=1024, help="KV cache in MiB; 0: vLLM's.")
     parser.add_argument("--result", default="waterfall", help="Name of the files.")
     parser.add_argument("--cell", choices=POLICIES, help=argparse.SUPPRESS)
+    add_model_options(parser)
     return parser.parse_args(argv)
 
 

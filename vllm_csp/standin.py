@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from vllm_csp.sam.sam import Sam
-from vllm_csp.sam.vit_geometry import VIT_H
+from vllm_csp.sam.vit_geometry import VIT_H, VitGeometry
 
 ADDED_TOKENS = {"<im_patch>": 32000, "<im_start>": 32001, "<im_end>": 32002, "[SEG]": 32003}
 VISION = CLIPVisionConfig(
@@ -38,6 +38,8 @@ def write_standin(
     intermediate_size: int = 256,
     num_layers: int = 8,
     num_heads: int = 4,
+    vision: CLIPVisionConfig = VISION,
+    sam: VitGeometry = SAM,
     seed: int = 0,
 ) -> Path:
     """Write a stand-in checkpoint and return its folder; an existing one is kept.
@@ -49,17 +51,11 @@ def write_standin(
         return folder
     (folder / "clip").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    text = LlamaConfig(
-        vocab_size=32004,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
-        num_hidden_layers=num_layers,
-        num_attention_heads=num_heads,
-        num_key_value_heads=num_heads,
-        max_position_embeddings=2048,
+    text = llama_config(hidden_size, intermediate_size, num_layers, num_heads)
+    save_file(
+        build_weights(text, vision, sam), folder / "model.safetensors", metadata={"format": "pt"}
     )
-    save_file(_weights(text), folder / "model.safetensors", metadata={"format": "pt"})
-    CLIPVisionModel(VISION).save_pretrained(folder / "clip")
+    CLIPVisionModel(vision).save_pretrained(folder / "clip")
     (folder / "added_tokens.json").write_text(json.dumps(ADDED_TOKENS))
     (folder / "generation_config.json").write_text(
         json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
@@ -67,15 +63,33 @@ def write_standin(
     tokenizer = files("mistral_common") / "data" / "tokenizer.model.v1"
     shutil.copy(str(tokenizer), folder / "tokenizer.model")
     # Last, so that an interrupted run is not taken for a finished one.
-    (folder / "config.json").write_text(json.dumps(_published_config(text), indent=2))
+    (folder / "config.json").write_text(json.dumps(published_config(text, vision), indent=2))
     return folder
 
 
-def _weights(text: LlamaConfig) -> dict[str, Tensor]:
+def llama_config(
+    hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int
+) -> LlamaConfig:
+    """Of a LISA of that size: LLaMA's words and the added ones, as many key heads as heads."""
+    return LlamaConfig(
+        vocab_size=32000 + len(ADDED_TOKENS),
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
+        max_position_embeddings=2048,
+    )
+
+
+def build_weights(
+    text: LlamaConfig, vision: CLIPVisionConfig, geometry: VitGeometry
+) -> dict[str, Tensor]:
+    """Random tensors under their published names; without CLIP's, which lie beside them."""
     hidden = text.hidden_size
-    sam = Sam(SAM)
+    sam = Sam(geometry)
     nn.init.normal_(sam.get_parameter("image_encoder.pos_embed"), std=0.02)
-    projector = nn.Linear(VISION.hidden_size, hidden)
+    projector = nn.Linear(vision.hidden_size, hidden)
     queries = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 256))
     parts = {
         "": LlamaForCausalLM(text).bfloat16(),
@@ -90,7 +104,8 @@ def _weights(text: LlamaConfig) -> dict[str, Tensor]:
     }
 
 
-def _published_config(text: LlamaConfig) -> dict[str, object]:
+def published_config(text: LlamaConfig, vision: CLIPVisionConfig) -> dict[str, object]:
+    """What a published LISA's `config.json` says."""
     names = [
         "vocab_size",
         "hidden_size",
@@ -110,7 +125,7 @@ def _published_config(text: LlamaConfig) -> dict[str, object]:
         "eos_token_id": 2,
         "pad_token_id": 0,
         "tie_word_embeddings": False,
-        "mm_hidden_size": VISION.hidden_size,
+        "mm_hidden_size": vision.hidden_size,
         "mm_use_im_start_end": True,
         "mm_vision_select_feature": "patch",
         "mm_vision_select_layer": -2,

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import client_files
+from benchmarks.calls import calls, plan
 from benchmarks.ceiling import LISA_7B, Rates, llm_decode, llm_prefill
 from benchmarks.e2e import _arguments as e2e_arguments
-from benchmarks.e2e import calls, plan
 from benchmarks.questions import photo
 from benchmarks.report import report_rows
 from vllm_csp.images import image_key

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import e2e, encode, parity
 from benchmarks.cells import run_cell
 from benchmarks.plots import plot_bars, plot_lines
+from benchmarks.systems import SMALLER, SMALLER_TOKENS
 from benchmarks.waterfall import Stopwatch
 from vllm_csp.config import CspConfig
 from vllm_csp.tokens import policy
@@ -61,10 +62,10 @@ def test_ratios_are_to_rows_of_as_many_clients_and_to_the_one_of_the_loop() -> N
 
 def test_a_smaller_image_has_the_tokens_of_csp_on_average() -> None:
     mean = policy("csp", 32, 256, preset="65").mean_visual_tokens_per_layer
-    assert pytest.approx(mean, rel=0.1) == e2e.SMALLER_TOKENS
+    assert pytest.approx(mean, rel=0.1) == SMALLER_TOKENS
     with pytest.raises(SystemExit):
-        e2e._arguments(["--systems", e2e.SMALLER, "--checkpoint", "somewhere"])
-    assert e2e.SMALLER not in e2e._arguments(["--checkpoint", "somewhere"]).systems
+        e2e._arguments(["--systems", SMALLER, "--checkpoint", "somewhere"])
+    assert SMALLER not in e2e._arguments(["--checkpoint", "somewhere"]).systems
 
 
 def test_whole_stages_leave_nothing_out() -> None:

@@ -68,7 +68,7 @@ CASES = [
     _csp("csp-cls", "cls", cluster="cls"),
     _csp("csp-seg-first", "seg_first", cluster="seg_first"),
     _csp("csp-offset", scatter="offset"),
-    _csp("csp-copy", scatter="copy"),
+    _csp("csp-embedding", scatter="embedding"),
     _csp("csp-offset-along-the-sequence", scatter="offset", representative="index"),
     _csp("csp-odd-grid", many=50, few=16, cluster_tokens=50),
     _csp("csp-by-seg", score={"row": "seg"}),

@@ -60,7 +60,7 @@ class Plan:
     """What goes through which layers; scatter and representative as in the policies."""
 
     stages: tuple[Stage, ...]
-    scatter: str = "embedding"
+    scatter: str = "copy"
     representative: str = "grid"
 
     @property

@@ -165,7 +165,7 @@ def test_crowds_of_pictures(
 def test_requests_choose_within_the_layout(checkpoint: Path, model: Model) -> None:
     """One batch, six ways to choose as many tokens in the same layers."""
 
-    def plan(rule: str, scatter: str = "embedding", **score: Any) -> Plan:
+    def plan(rule: str, scatter: str = "copy", **score: Any) -> Plan:
         stages = (
             Stage(0, 2, rule, 64),
             Stage(2, 4, "all", 256),
@@ -179,8 +179,8 @@ def test_requests_choose_within_the_layout(checkpoint: Path, model: Model) -> No
         ({"cluster": "random", "score": {"rope": False}}, plan("random", rope=False)),
         ({"cluster": "uniform", "score": {"layers": 2}}, plan("uniform", layers=2)),
         (
-            {"cluster": "cls", "scatter": "copy", "score": {"softmax": "image_keys"}},
-            plan("cls", "copy", softmax="image_keys"),
+            {"cluster": "cls", "scatter": "embedding", "score": {"softmax": "image_keys"}},
+            plan("cls", "embedding", softmax="image_keys"),
         ),
         ({"cluster": "grid", "score": {"row": "seg"}}, plan("grid", row="seg")),
     ]

@@ -41,7 +41,7 @@ class Csp(Policy):
     cluster_tokens: int | None = Field(default=None, ge=1)
     prune_tokens: int | None = Field(default=None, ge=1)
     cluster: AnySelector = selector("grid")
-    scatter: ScatterMode = "embedding"
+    scatter: ScatterMode = "copy"
     representative: RepresentativeRule = "grid"
     score: ScoreSpec = ScoreSpec()
 
@@ -205,7 +205,7 @@ class Custom(Policy):
     kept_knob = None
 
     stages: Annotated[tuple[Stage, ...], FailFast()] = Field(max_length=1024)
-    scatter: ScatterMode = "embedding"
+    scatter: ScatterMode = "copy"
     representative: RepresentativeRule = "grid"
 
     def schedule(self, num_layers: int, grid: tuple[int, int]) -> Schedule:

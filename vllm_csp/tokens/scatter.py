@@ -36,7 +36,7 @@ def reactivate(
     kept: Tensor,
     hidden: Tensor,
     grid: tuple[int, int],
-    mode: ScatterMode = "embedding",
+    mode: ScatterMode = "copy",
     rule: RepresentativeRule = "grid",
 ) -> Tensor:
     """Hidden states of all image tokens at a re-expansion.

@@ -57,7 +57,7 @@ class Schedule(BaseModel):
     num_image_tokens: int = Field(ge=1)
     grid: tuple[int, int]
     stages: tuple[Stage, ...] = Field(min_length=1)
-    scatter: ScatterMode = "embedding"
+    scatter: ScatterMode = "copy"
     representative: RepresentativeRule = "grid"
 
     @model_validator(mode="before")

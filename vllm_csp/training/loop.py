@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -68,16 +69,16 @@ class Trainer:
         deadline = time.monotonic() + 60 * minutes
         steps = range(self.step, self.settings.steps)
         loader = DataLoader(stream, batch_size=None, sampler=steps, num_workers=workers)
-        sums: dict[str, float] = {}
+        seen: dict[str, list[float]] = {}
         began = time.monotonic()
         for step in loader:
             for name, value in self.update(step).items():
-                sums[name] = sums.get(name, 0.0) + value
+                seen.setdefault(name, []).append(value)
             if self.step % every == 0:
-                means = {name: round(value / every, 4) for name, value in sums.items()}
+                means = {name: round(fmean(values), 4) for name, values in seen.items()}
                 seconds = round((time.monotonic() - began) / every, 3)
                 self._log({"step": self.step, "seconds_per_step": seconds, **means})
-                sums, began = {}, time.monotonic()
+                seen, began = {}, time.monotonic()
             if self.step % (4 * every) == 0:
                 self.save()
             if time.monotonic() > deadline:

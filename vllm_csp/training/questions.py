@@ -87,7 +87,7 @@ def from_scene(
     rng: random.Random,
     embedding: str | None,
 ) -> Picture:
-    """The picture of a scene, with `count` of its questions, drawn by the emphasis of their kind."""
+    """The picture of a scene and `count` of its questions, drawn by the emphasis of their kinds."""
     weights = [emphasis.get(question.kind, 1.0) for question in sample.questions]
     # Drawing without putting back: the smallest of exponential times.
     drawn = sorted(

@@ -1,0 +1,22 @@
+"""What is measured against each other: this engine's policies, and what people run today."""
+
+from __future__ import annotations
+
+from typing import Any
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "dense": {"policy": "dense"},
+    "csp-65": {"policy": "csp", "preset": "65"},
+    "csp-70": {"policy": "csp", "preset": "70"},
+    "fastv": {"policy": "fastv"},
+    "feather": {"policy": "feather"},
+    "prumerge+": {"policy": "prumerge+"},
+    "resprune": {"policy": "resprune"},
+    "random": {"policy": "random"},
+}
+BASELINES = ("reference", "huggingface")
+SMALLER = "smaller-image"
+SMALLER_TOKENS = 81
+SYSTEMS = (*BASELINES, *POLICIES, SMALLER)
+CHECKED = 4
+"""Photos whose masks are compared."""

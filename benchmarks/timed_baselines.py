@@ -1,0 +1,56 @@
+"""Measures LISA's own loop, or `generate`, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from benchmarks import baselines
+from benchmarks.calls import calls, opened, plan
+from benchmarks.model_options import checkpoint_of
+from benchmarks.systems import CHECKED
+
+
+def measure_baseline(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The rows of a baseline, in this process."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = {"reference": baselines.ReferenceLoop, "huggingface": baselines.HuggingFace}
+    checkpoint = checkpoint_of(arguments)
+    baseline = kind[arguments.cell](checkpoint, arguments.dtype, device, arguments.hollow)
+    alone = arguments.cell == "reference"
+    options = {"max_tokens": arguments.max_tokens, "force": arguments.mode == "force"}
+    checked = baseline.ask(opened(calls(CHECKED, 1, 0)), **options)
+    rows = []
+    for clients, per_image, wanted in plan(arguments):
+        if alone and clients != arguments.concurrency[0]:
+            continue  # it knows no concurrency: one row stands for all
+        batch = clients * per_image
+        # Steady, so a part of them tells the rate.
+        asked = opened(wanted)[: 2 * batch if not alone else arguments.baseline_questions]
+        step = 1 if alone else batch
+        baseline.ask(asked[:step], **options)
+        began, spent = time.perf_counter(), []
+        for start in range(0, len(asked), step):
+            before = time.perf_counter()
+            replies = baseline.ask(asked[start : start + step], **options)
+            for reply in replies:
+                baselines.as_json(reply.masks)
+            spent.append(time.perf_counter() - before)
+        seconds = time.perf_counter() - began
+        rows.append(
+            {
+                "concurrency": clients,
+                "per_image": per_image,
+                "rate": len(asked) / seconds,
+                "p50_ms": 1e3 * statistics.median(spent),
+                "p95_ms": 1e3 * max(spent),
+                "sam_hits": 0,
+                "prefix_tokens": 0,
+            }
+        )
+    masks = [mask for reply in checked for mask in baselines.as_json(reply.masks)]
+    return {"rows": rows, "masks": masks}
