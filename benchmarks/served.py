@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from benchmarks.calls import Call, calls, plan
+from benchmarks.metrics import summed
 from benchmarks.model_options import checkpoint_of
 from benchmarks.systems import CHECKED, POLICIES, SMALLER, SMALLER_TOKENS
 from vllm_csp.serving.server import background_server
@@ -112,12 +113,9 @@ async def _run(
 
 async def _counters(client: httpx.AsyncClient) -> dict[str, float]:
     """What was reused so far: image embeddings, and tokens whose keys and values were there."""
-    wanted = {
+    names = {
         "sam_hits": "vllm_csp:sam_cache_hits_total",
         "prefix_tokens": "vllm:prefix_cache_hits_total",
     }
-    lines = (await client.get("/metrics")).text.splitlines()
-    return {
-        name: sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(metric))
-        for name, metric in wanted.items()
-    }
+    found = summed((await client.get("/metrics")).text, names.values())
+    return {name: found[metric] for name, metric in names.items()}

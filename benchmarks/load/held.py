@@ -7,6 +7,8 @@ import time
 
 import httpx
 
+from benchmarks.metrics import summed
+
 GAUGES = (
     "vllm_csp:held_streams",
     "vllm_csp:pinned_embeddings",
@@ -15,18 +17,14 @@ GAUGES = (
     "vllm:num_requests_waiting",
     "vllm:kv_cache_usage_perc",
 )
+"""Gauges that are 0 when nobody waits for an answer: queries, embeddings, requests, blocks."""
 
 
 async def held(url: str, headers: dict[str, str]) -> dict[str, float]:
     """The gauges now."""
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
         text = (await client.get("/metrics")).raise_for_status().text
-    found = dict.fromkeys(GAUGES, 0.0)
-    for line in text.splitlines():
-        name = line.partition("{")[0].partition(" ")[0]
-        if name in found:
-            found[name] += float(line.rsplit(" ", 1)[1])
-    return found
+    return summed(text, GAUGES)
 
 
 async def held_in_the_end(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.staged.engine import Engine, Step, running
+from tests.staged.plans import Prompt
 from tests.staged.policies import CASES, Case
 from tests.staged.prompts import mixed_prompts
-from tests.staged.reference import Prompt
 from tests.staged.selection import TOKENS
 from vllm_csp.tokens.accounting import kv_blocks
 

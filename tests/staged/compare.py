@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from tests.staged.engine import Noted
-from tests.staged.reference import Model, Plan, Prompt, Trace
+from tests.staged.plans import Plan, Prompt, Trace
+from tests.staged.reference import Model
 
 TOLERANCE = 1e-4
 

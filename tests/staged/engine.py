@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.staged.reference import Prompt
+from tests.staged.plans import Prompt
 from tests.staged.selection import TOKENS
 from vllm_csp.images import image_key
 from vllm_csp.kv.spec import StageManager

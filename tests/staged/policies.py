@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.staged.reference import Plan, Stage
+from tests.staged.plans import Plan, Stage
 
 LAYERS = 8
 ALL = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from tests.staged.reference import Prompt
+from tests.staged.plans import Prompt
 from tests.staged.selection import TOKENS
 
 IMAGE_TOKEN = 32004

@@ -10,9 +10,10 @@ import pytest
 
 from tests.staged.compare import TOLERANCE, differences, replay
 from tests.staged.engine import Engine, running
+from tests.staged.plans import Plan, Prompt, Stage
 from tests.staged.policies import CASES, CSP, DENSE, Case
 from tests.staged.prompts import image_prompt, mixed_prompts, text_prompt
-from tests.staged.reference import Model, Plan, Prompt, Stage
+from tests.staged.reference import Model
 from vllm_csp.tokens import policy
 from vllm_csp.tokens.accounting import kv_blocks
 

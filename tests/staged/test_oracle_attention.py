@@ -12,9 +12,10 @@ import torch
 from tests.oracle import Recording, each_recording, read_cases, recordings
 from tests.overlap import iou
 from tests.staged.engine import running
+from tests.staged.plans import Prompt
 from tests.staged.policies import CSP
 from tests.staged.prompts import IMAGE_TOKEN
-from tests.staged.reference import Model, Prompt
+from tests.staged.reference import Model
 from tests.staged.selection import TOKENS
 from vllm_csp.images import image_key, to_rgb
 from vllm_csp.masks import encode_mask

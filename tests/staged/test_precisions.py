@@ -10,9 +10,10 @@ import torch
 
 from tests.staged.compare import same_bits
 from tests.staged.engine import Noted, running
+from tests.staged.plans import Plan, Prompt
 from tests.staged.policies import CSP, DENSE
 from tests.staged.prompts import mixed_prompts
-from tests.staged.reference import Model, Plan, Prompt
+from tests.staged.reference import Model
 
 KEEPING_ALL = {"policy": "csp", "cluster_tokens": 256, "prune_tokens": 256}
 FP8 = ["fp8", "fp8_e5m2"]

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Collection
+from typing import Any
 
 import aiohttp
 from vllm import envs
@@ -38,19 +39,9 @@ class PublicConnection(HTTPConnection):
         super().__init__()
         self._trusted = frozenset(host.lower() for host in trusted)
 
-    def get_bytes(
-        self,
-        url: str,
-        *,
-        timeout: float | None = None,
-        allow_redirects: bool = True,
-        max_bytes: int | None = None,
-    ) -> bytes:
+    def get_bytes(self, url: str, **options: Any) -> bytes:
         """Like `async_get_bytes`, for callers without an event loop."""
-        fetching = self.async_get_bytes(
-            url, timeout=timeout, allow_redirects=allow_redirects, max_bytes=max_bytes
-        )
-        return asyncio.run(fetching)
+        return asyncio.run(self.async_get_bytes(url, **options))
 
     async def async_get_bytes(
         self,
