@@ -86,6 +86,8 @@ class Baseline:
         for module, prefix in parts:
             module.load_state_dict(_below(state, prefix), assign=True)
         text = {k: v for k, v in state.items() if k.startswith(("model.", "lm_head."))}
+        if self.config.text_config.tie_word_embeddings:
+            text["lm_head.weight"] = text["model.embed_tokens.weight"]
         own = self.llama.state_dict()
         self.llama.load_state_dict({name: text[name] for name in own}, assign=True)
         # Not in any checkpoint, so still without values after building on meta.

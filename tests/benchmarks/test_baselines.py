@@ -9,6 +9,8 @@ import pytest
 from benchmarks.baselines import Baseline, HuggingFace, ReferenceLoop, as_json
 from tests.oracle import Recording, recording
 from tests.overlap import iou
+from vllm_csp.mini import MINI
+from vllm_csp.scenes import make_sample
 
 # fp32: rounding of other kernels, as between the engine and the recordings.
 LEAST_IOU = 0.999
@@ -45,3 +47,15 @@ def test_a_forced_mask_is_the_recorded_one(oracle: Path, baseline: type[Baseline
     recordings = asked("dg1-forced0", "dg1-forced2")
     replies = baseline(oracle / "checkpoint", "float32").ask(questions(recordings), 1, force=True)
     check(replies, recordings)
+
+
+def test_the_checkpoint_that_comes_along_is_read() -> None:
+    """Its words are tied, its SAM is MobileSAM's."""
+    sample = make_sample(2000, "test")
+    wanted = [(question.text, sample.image) for question in sample.questions[:3]]
+    loop, batch = (kind(MINI, "float32").ask(wanted, 16) for kind in (ReferenceLoop, HuggingFace))
+    for one, other, question in zip(loop, batch, sample.questions, strict=False):
+        assert one.token_ids == other.token_ids
+        masks = zip(as_json(one.masks), as_json(other.masks), strict=True)
+        assert all(iou(mask, again) >= LEAST_IOU for mask, again in masks)
+        assert len(one.masks) == len(question.masks)
