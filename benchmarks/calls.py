@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO
-from itertools import count
+from itertools import count, cycle, islice
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.questions import photo, question
+from benchmarks.systems import CHECKED, CHECKED_SCENES
+from vllm_csp.scenes import make_sample
 
-Call = tuple[bytes, list[str]]
-"""A photo's file, and what is asked about it."""
+Mask = npt.NDArray[np.bool_]
 
-
-def jpeg(number: int) -> bytes:
-    """The file of a photo."""
-    stream = BytesIO()
-    photo(number).save(stream, "JPEG", quality=92)
-    return stream.getvalue()
+FIRST_SCENE = 10_000
+"""Behind those that accuracies are reported of and that tests ask about."""
 
 
-def calls(total: int, per_image: int, first: int) -> list[Call]:
-    """Photos from number `first` on, with their questions: `total` questions, or a few more."""
-    return [
-        (jpeg(first + number), [question(first + number + extra) for extra in range(per_image)])
-        for number in range(-(-total // per_image))
-    ]
+@dataclass(frozen=True)
+class Call:
+    """A photo's file and what is asked about it, with the right masks [H, W] if they are known."""
+
+    file: bytes
+    questions: tuple[str, ...]
+    targets: tuple[Mask, ...] = ()
+
+
+def calls(total: int, per_image: int, first: int, scenes: bool = False) -> list[Call]:
+    """`total` questions, or a few more: about photos from number `first` on, or about scenes."""
+    ask = _about_scene if scenes else _about_photo
+    return [ask(first + number, per_image) for number in range(-(-total // per_image))]
 
 
 def plan(arguments: argparse.Namespace) -> Iterator[tuple[int, int, list[Call]]]:
@@ -36,10 +43,38 @@ def plan(arguments: argparse.Namespace) -> Iterator[tuple[int, int, list[Call]]]
     for per_image in arguments.per_image:
         for clients in arguments.concurrency:
             total = max(arguments.requests, 2 * clients * per_image)
-            yield clients, per_image, calls(total, per_image, next(start))
+            yield clients, per_image, calls(total, per_image, next(start), arguments.scenes)
+
+
+def checked_calls(arguments: argparse.Namespace) -> list[Call]:
+    """One question each, whose masks are compared and scored."""
+    return calls(CHECKED_SCENES if arguments.scenes else CHECKED, 1, 0, arguments.scenes)
 
 
 def opened(wanted: Sequence[Call]) -> list[tuple[str, Image.Image]]:
     """Each question with its photo, decoded."""
-    photos = [(Image.open(BytesIO(file)).convert("RGB"), texts) for file, texts in wanted]
+    photos = [(Image.open(BytesIO(one.file)).convert("RGB"), one.questions) for one in wanted]
     return [(text, image) for image, texts in photos for text in texts]
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """The file of a picture."""
+    stream = BytesIO()
+    image.save(stream, "JPEG", quality=92)
+    return stream.getvalue()
+
+
+def _about_photo(number: int, per_image: int) -> Call:
+    texts = tuple(question(number + extra) for extra in range(per_image))
+    return Call(jpeg(photo(number)), texts)
+
+
+def _about_scene(number: int, per_image: int) -> Call:
+    sample = make_sample(FIRST_SCENE + number, "test", questions=2 * per_image + 8)
+    single = [one for one in sample.questions if len(one.masks) == 1]
+    asked = list(islice(cycle(single), per_image))
+    return Call(
+        jpeg(sample.image),
+        tuple(one.text for one in asked),
+        tuple(one.masks[0] for one in asked),
+    )

@@ -10,9 +10,11 @@ questions as there are clients (`benchmarks/baselines.py`); both in a process wi
 that takes fewer pixels, so that its tokens are about what csp-65 has on average. No photo is sent
 twice, so one question per image reuses nothing; eight per image show what reuse gives
 (`over_alone`: questions per second over those of the row with one). `iou`: least mask IoU with
-those of `dense`; 1 for the baselines but for rounding, lower for policies. Without a trained
-checkpoint it is no accuracy. The model is random and `--layers` x `--hidden` large if no checkpoint
-is given. The last line on stdout is one JSON document; rows go to benchmarks/results/e2e.csv.
+those of `dense`, over questions that got as many masks; 1 for the baselines but for rounding, lower
+for policies. `--scenes` asks about held-out scenes, which LISA-mini understands
+(`--checkpoint vllm_csp/mini`), instead of pictures of noise: `giou` is then each system's accuracy.
+The model is random and `--layers` x `--hidden` large if no checkpoint is given. The last line on
+stdout is one JSON document; rows go to benchmarks/results/e2e.csv.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.calls import Mask, checked_calls
 from benchmarks.ceiling import Model, llm_decode, llm_prefill, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
 from benchmarks.model_options import add_model_options, model_flags, size_of
-from benchmarks.overlap import overlaps
+from benchmarks.overlap import accuracy, overlaps
 from benchmarks.plots import plot_lines
 from benchmarks.report import RESULTS, report_rows
 from benchmarks.served import measure_server
@@ -51,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             found[name] = measure_server(name, arguments)
         print(f"{name}: {len(found[name]['rows'])} cells done", file=sys.stderr, flush=True)
-    rows = [_row(name, cell, found) for name in found for cell in found[name]["rows"]]
-    names = ("layers", "hidden", "dtype", "mode", "max_tokens", "requests", "checkpoint")
+    targets = [target for call in checked_calls(arguments) for target in call.targets]
+    rows = [_row(name, cell, found, targets) for name in found for cell in found[name]["rows"]]
+    names = ("layers", "hidden", "dtype", "mode", "max_tokens", "requests", "checkpoint", "scenes")
     setting = {name: getattr(arguments, name) for name in names}
     setting["memory"] = {name: one["memory"] for name, one in found.items() if "memory" in one}
     report_rows(arguments.result, "questions over HTTP", rows, {**setting, "ceiling": card})
@@ -61,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     plot_lines(file, first, "concurrency", "questions_per_second", "system", "questions over HTTP")
 
 
-def _row(name: str, cell: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    name: str, cell: dict[str, Any], found: dict[str, Any], targets: Sequence[Mask] = ()
+) -> dict[str, Any]:
     def rate(system: str, per_image: int, clients: int) -> float:
         rows = found.get(system, {"rows": []})["rows"]
         for one in rows:
@@ -90,13 +96,14 @@ def _row(name: str, cell: dict[str, Any], found: dict[str, Any]) -> dict[str, An
         "iou": ""
         if name == SMALLER  # another checkpoint
         else _least_iou(found[name]["masks"], found.get("dense", {}).get("masks", [])),
+        "giou": round(accuracy(found[name]["masks"], targets), 4) if targets else "",
     }
 
 
-def _least_iou(masks: list[dict[str, Any]], others: list[dict[str, Any]]) -> float | str:
-    if not masks or len(masks) != len(others):
-        return ""
-    return round(min(overlaps(masks, others)), 4)
+def _least_iou(answers: list[Any], others: list[Any]) -> float | str:
+    pairs = zip(answers, others, strict=False)
+    ious = [iou for one, two in pairs if len(one) == len(two) for iou in overlaps(one, two)]
+    return round(min(ious), 4) if ious else ""
 
 
 def _card(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -114,6 +121,7 @@ def _card(arguments: argparse.Namespace) -> dict[str, Any]:
 def _passed_on(arguments: argparse.Namespace) -> list[str]:
     names = ("mode", "max_tokens", "requests", "baseline_questions")
     options = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in names]
+    options += ["--scenes"] if arguments.scenes else []
     options += [*model_flags(arguments), "--concurrency", *map(str, arguments.concurrency)]
     return [*options, "--per-image", *map(str, arguments.per_image)]
 
@@ -133,6 +141,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 4, 16, 64])
     parser.add_argument("--per-image", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--scenes", action="store_true", help="Ask about scenes; adds gIoU.")
     parser.add_argument("--mode", choices=["force", "generate"], default="force")
     parser.add_argument("--max-tokens", type=int, default=10, help="Of an answer (generate).")
     parser.add_argument("--requests", type=int, default=16, help="Least questions of a cell.")

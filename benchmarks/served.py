@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 
-from benchmarks.calls import Call, calls, plan
+from benchmarks.calls import Call, calls, checked_calls, plan
 from benchmarks.metrics import summed
 from benchmarks.model_options import checkpoint_of
-from benchmarks.systems import CHECKED, POLICIES, SMALLER, SMALLER_TOKENS
+from benchmarks.systems import POLICIES, SMALLER, SMALLER_TOKENS
 from vllm_csp.serving.server import background_server
 
 
@@ -56,10 +56,11 @@ def memory_lines(log: Path) -> list[str]:
 async def _ask_all(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        checked = await _run(client, calls(CHECKED, 1, 0), 1, arguments)
+        checked = await _run(client, checked_calls(arguments), 1, arguments)
         rows = []
         for clients, per_image, wanted in plan(arguments):
-            warm_up = calls(clients, per_image, 500_000 + 1000 * clients + 100 * per_image)
+            first = 500_000 + 1000 * clients + 100 * per_image
+            warm_up = calls(clients, per_image, first, arguments.scenes)
             await _run(client, warm_up, clients, arguments)
             before = await _counters(client)
             began = time.perf_counter()
@@ -71,13 +72,13 @@ async def _ask_all(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 {
                     "concurrency": clients,
                     "per_image": per_image,
-                    "rate": sum(len(one) for _, one in wanted) / seconds,
+                    "rate": sum(len(one.questions) for one in wanted) / seconds,
                     "p50_ms": 1e3 * statistics.median(spent),
                     "p95_ms": 1e3 * sorted(spent)[int(0.95 * (len(spent) - 1))],
                     **{name: after[name] - before[name] for name in after},
                 }
             )
-    return {"rows": rows, "masks": [mask for one in checked for mask in one["masks"]]}
+    return {"rows": rows, "masks": [masks for one in checked for masks in one["masks"]]}
 
 
 async def _run(
@@ -85,12 +86,12 @@ async def _run(
 ) -> list[dict[str, Any]]:
     bodies = [
         {
-            "image": base64.b64encode(file).decode(),
-            "questions": questions,
+            "image": base64.b64encode(one.file).decode(),
+            "questions": one.questions,
             "mode": arguments.mode,
             **({"max_tokens": arguments.max_tokens} if arguments.mode == "generate" else {}),
         }
-        for file, questions in wanted
+        for one in wanted
     ]
     waiting = iter(bodies)
     done: list[dict[str, Any]] = []
@@ -104,7 +105,7 @@ async def _run(
             failed = [one["error"] for one in results if one.get("error")]
             if failed:
                 raise SystemExit(f"a question failed: {failed[0]}")
-            masks = [mask for one in results for mask in one["masks"]]
+            masks = [one["masks"] for one in results]
             done.append({"seconds": time.perf_counter() - began, "masks": masks})
 
     await asyncio.gather(*(ask() for _ in range(clients)))

@@ -20,3 +20,5 @@ SMALLER_TOKENS = 81
 SYSTEMS = (*BASELINES, *POLICIES, SMALLER)
 CHECKED = 4
 """Photos whose masks are compared."""
+CHECKED_SCENES = 48
+"""Scenes, if these are asked about: enough to tell an accuracy."""

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from benchmarks import baselines
-from benchmarks.calls import calls, opened, plan
+from benchmarks.calls import checked_calls, opened, plan
 from benchmarks.model_options import checkpoint_of
-from benchmarks.systems import CHECKED
 
 
 def measure_baseline(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def measure_baseline(arguments: argparse.Namespace) -> dict[str, Any]:
     baseline = kind[arguments.cell](checkpoint, arguments.dtype, device, arguments.hollow)
     alone = arguments.cell == "reference"
     options = {"max_tokens": arguments.max_tokens, "force": arguments.mode == "force"}
-    checked = baseline.ask(opened(calls(CHECKED, 1, 0)), **options)
+    checked = baseline.ask(opened(checked_calls(arguments)), **options)
     rows = []
     for clients, per_image, wanted in plan(arguments):
         if alone and clients != arguments.concurrency[0]:
@@ -52,5 +51,4 @@ def measure_baseline(arguments: argparse.Namespace) -> dict[str, Any]:
                 "prefix_tokens": 0,
             }
         )
-    masks = [mask for reply in checked for mask in baselines.as_json(reply.masks)]
-    return {"rows": rows, "masks": masks}
+    return {"rows": rows, "masks": [baselines.as_json(reply.masks) for reply in checked]}

@@ -134,14 +134,14 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             number += batch
             watch.seconds.clear()
             began = time.perf_counter()
-            pictures = [Image.open(BytesIO(file)) for file, _ in wanted]
+            pictures = [Image.open(BytesIO(one.file)) for one in wanted]
             for picture in pictures:
                 picture.load()
             watch.seconds["read"] = time.perf_counter() - began
             mode = "force" if arguments.max_tokens == 1 else "generate"
             questions = [
-                Question(text, picture, mode=mode, max_tokens=arguments.max_tokens)
-                for picture, (_, [text]) in zip(pictures, wanted, strict=True)
+                Question(one.questions[0], picture, mode=mode, max_tokens=arguments.max_tokens)
+                for picture, one in zip(pictures, wanted, strict=True)
             ]
             engine.ask(questions)
             watch.seconds["rest"] = time.perf_counter() - began - sum(watch.seconds.values())

@@ -13,9 +13,11 @@ from benchmarks import client_files
 from benchmarks.calls import calls, plan
 from benchmarks.ceiling import LISA_7B, Rates, llm_decode, llm_prefill
 from benchmarks.e2e import _arguments as e2e_arguments
+from benchmarks.overlap import accuracy, overlaps
 from benchmarks.questions import photo
 from benchmarks.report import report_rows
 from vllm_csp.images import image_key
+from vllm_csp.masks import encode_mask
 from vllm_csp.serving.cli import app
 from vllm_csp.serving.commands.bench import BENCHMARKS
 
@@ -52,11 +54,20 @@ def test_no_photo_is_asked_about_twice() -> None:
         (1, 8),
         (4, 8),
     ]
-    files = [file for _, _, wanted in cells for file, _ in wanted]
+    files = [one.file for _, _, wanted in cells for one in wanted]
     assert len(set(files)) == len(files)
-    assert all(sum(len(texts) for _, texts in wanted) >= 16 for _, _, wanted in cells)
-    assert cells[2][2][0][1] != cells[2][2][1][1]
+    assert all(sum(len(one.questions) for one in wanted) >= 16 for _, _, wanted in cells)
+    assert cells[2][2][0].questions != cells[2][2][1].questions
     assert calls(3, 1, 0) == calls(3, 1, 0)
+
+
+def test_scenes_come_with_the_right_masks() -> None:
+    for call in calls(16, 8, 0, scenes=True):
+        assert len(call.questions) == len(call.targets) == 8
+        answers = [[encode_mask(mask, 1.0, 0, "rle")] for mask in call.targets]
+        assert accuracy(answers, call.targets) == 1
+        assert accuracy([[], *answers[1:]], call.targets) == pytest.approx(7 / 8)
+        assert overlaps(answers[0], answers[0]) == [1]
 
 
 def test_photos_differ_and_stay_the_same() -> None:
