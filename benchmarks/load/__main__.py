@@ -2,7 +2,7 @@
 
     python -m benchmarks.load --clients 64 --minutes 10 --aborts 0.1
 
-Serves the stand-in checkpoint (random weights), or asks a server that runs (`--base-url`). All
+Serves LISA-mini, or asks a server that runs (`--base-url`), about held-out scenes. All
 requests are asked once alone first; under load each client asks one after the other, and a share
 `--aborts` of the requests is given up at one of five moments. Every other answer is compared with
 the one alone: the same text, masks to IoU 0.999. In the end nothing may be held, and the memory of
@@ -28,6 +28,7 @@ from benchmarks.load.held import held_in_the_end
 from benchmarks.load.jobs import MODEL, jobs
 from benchmarks.load.memory import Memory
 from benchmarks.report import RESULTS, machine
+from vllm_csp.mini import MINI
 from vllm_csp.serving.server import background_server
 
 FLAGS = (
@@ -36,7 +37,6 @@ FLAGS = (
 )
 # Fewer embeddings than pictures: some are always made again.
 SETTINGS = {"csp": {"embedding_cache_size": 8}}
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
 
 
 def main() -> None:
@@ -54,9 +54,7 @@ def main() -> None:
 
 
 def _with_own_server(arguments: argparse.Namespace) -> dict[str, Any]:
-    from vllm_csp.standin import write_standin
-
-    checkpoint = arguments.checkpoint or str(write_standin(CACHE / "load"))
+    checkpoint = arguments.checkpoint or str(MINI)
     flags = [*FLAGS, "--additional-config", json.dumps(SETTINGS)]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"

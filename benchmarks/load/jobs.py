@@ -7,18 +7,17 @@ import io
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from PIL import Image
+from vllm_csp.scenes import make_sample
 
 CHAT = "/v1/chat/completions"
 SEGMENT = "/v1/segment"
 MODEL = "lisa"
-QUESTION = "Please segment object {} in this image."
 SIZES = (
     *((64, 48), (80, 60), (96, 200), (200, 96), (33, 120), (640, 480), (1, 1), (120, 33)),
-    *((160, 160), (300, 20), (20, 300), (256, 255)),
+    *((160, 160), (300, 20), (20, 300), (448, 448)),
 )
-# Sure | , | it | is | [SEG]: an answer of a random model that has masks.
-WORDS = [18585, 29892, 372, 338, 32003]
+SCENES = 3000
+"""The first of the held-out scenes that are asked about."""
 
 Kind = Literal["forced chat", "chat", "stream", "call", "text"]
 
@@ -32,13 +31,13 @@ class Job:
     body: dict[str, Any]
 
 
-def picture(width: int, height: int) -> str:
-    """A smooth picture as a data URL."""
-    plain = Image.linear_gradient("L").resize((width, height))
-    turned = plain.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+def scene(number: int) -> tuple[str, list[str]]:
+    """A scene in one of the sizes, as a data URL, and what is asked about it."""
+    sample = make_sample(SCENES + number % len(SIZES), "test")
     stream = io.BytesIO()
-    Image.merge("RGB", (plain, turned, plain)).save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    sample.image.resize(SIZES[number % len(SIZES)]).save(stream, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return url, [question.text for question in sample.questions]
 
 
 def chat(text: str, url: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -51,25 +50,21 @@ def chat(text: str, url: str | None = None, **fields: Any) -> dict[str, Any]:
 
 def long_stream(number: int) -> dict[str, Any]:
     """A stream that is still running when its client goes away."""
-    url = picture(*SIZES[number % len(SIZES)])
-    answer = {"allowed_token_ids": WORDS, "ignore_eos": True, "max_tokens": 400}
-    return chat(QUESTION.format(number), url, **answer, stream=True)
+    url, [text, *_] = scene(number)
+    return chat(text, url, ignore_eos=True, max_tokens=400, stream=True)
 
 
 def jobs() -> list[Job]:
     """36 requests of all kinds about twelve pictures."""
     found = []
-    for number, size in enumerate(SIZES):
-        url = picture(*size)
-        text = QUESTION.format(number)
-        answer = {"allowed_token_ids": WORDS, "ignore_eos": True, "max_tokens": 12 + number}
+    for number in range(len(SIZES)):
+        url, [text, *others] = scene(number)
         forced = {"segmentation": {"mode": "force", "mask_format": ("rle", "png")[number % 2]}}
         found.append(Job("forced chat", CHAT, chat(text, url, **forced)))
         if number % 3 == 0:
-            found.append(Job("chat", CHAT, chat(text, url, **answer)))
+            found.append(Job("chat", CHAT, chat(text, url, max_tokens=12 + number)))
             found.append(Job("text", CHAT, chat(f"Hello {number}", max_tokens=8)))
         elif number % 3 == 1:
-            found.append(Job("stream", CHAT, chat(text, url, **answer, stream=True)))
-        questions = [QUESTION.format(f"{number}.{one}") for one in range(3)]
-        found.append(Job("call", SEGMENT, {"image": url, "questions": questions}))
+            found.append(Job("stream", CHAT, chat(text, url, max_tokens=12 + number, stream=True)))
+        found.append(Job("call", SEGMENT, {"image": url, "questions": others[:3]}))
     return found

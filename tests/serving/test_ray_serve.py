@@ -18,7 +18,7 @@ from tests.overlap import iou
 from tests.pictures import data_url
 from tests.server import Server, free_port, wait_until
 from tests.serving.batch.test_own_server import FLAGS
-from vllm_csp.standin import write_standin
+from vllm_csp.mini import MINI
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -31,10 +31,9 @@ START_SECONDS = 1500
 def url(oracle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`python -m vllm_csp.serving.ray_serve` with two models, one engine at a time."""
     folder = tmp_path_factory.mktemp("serve")
-    other = write_standin(folder / "standin")
     port = free_port()
     command = [sys.executable, "-m", "vllm_csp.serving.ray_serve", "--port", str(port)]
-    command += [f"lisa={oracle / 'checkpoint'}", f"other={other}", "--flags", FLAGS]
+    command += [f"lisa={oracle / 'checkpoint'}", f"other={MINI}", "--flags", FLAGS]
     # Ray would kill replicas when other programs fill the memory.
     environment = {**os.environ, "RAY_ADDRESS": "local", "RAY_memory_monitor_refresh_ms": "0"}
     with (folder / "serve.log").open("wb") as log:
