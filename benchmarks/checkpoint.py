@@ -32,6 +32,7 @@ class Size:
     hidden: int = 128
     image_tokens: int = 256
     large: bool = False
+    answer_tokens: int = 7
 
     @property
     def ffn(self) -> int:
@@ -68,6 +69,7 @@ def write_checkpoint(size: Size, hollow: bool = False) -> Path:
         num_heads=size.heads,
         vision=vision,
         sam=sam,
+        answer_tokens=size.answer_tokens,
     )
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.calls import Mask, checked_calls
 from benchmarks.ceiling import Model, llm_decode, llm_prefill, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
-from benchmarks.model_options import add_model_options, model_flags, size_of
+from benchmarks.model_options import MODEL_OPTIONS, add_model_options, model_flags, size_of
 from benchmarks.overlap import accuracy, overlaps
 from benchmarks.plots import plot_lines
 from benchmarks.report import RESULTS, report_rows
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{name}: {len(found[name]['rows'])} cells done", file=sys.stderr, flush=True)
     targets = [target for call in checked_calls(arguments) for target in call.targets]
     rows = [_row(name, cell, found, targets) for name in found for cell in found[name]["rows"]]
-    names = ("layers", "hidden", "dtype", "mode", "max_tokens", "requests", "checkpoint", "scenes")
-    setting = {name: getattr(arguments, name) for name in names}
+    names = ("mode", "max_tokens", "requests", "scenes")
+    setting = {name: getattr(arguments, name) for name in (*MODEL_OPTIONS, *names)}
     setting["memory"] = {name: one["memory"] for name, one in found.items() if "memory" in one}
     report_rows(arguments.result, "questions over HTTP", rows, {**setting, "ceiling": card})
     first = [row for row in rows if row["per_image"] == arguments.per_image[0]]
@@ -142,8 +142,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 4, 16, 64])
     parser.add_argument("--per-image", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--scenes", action="store_true", help="Ask about scenes; adds gIoU.")
-    parser.add_argument("--mode", choices=["force", "generate"], default="force")
-    parser.add_argument("--max-tokens", type=int, default=10, help="Of an answer (generate).")
+    parser.add_argument("--mode", choices=["force", "generate"], default="generate")
+    parser.add_argument(
+        "--max-tokens", type=int, default=0, help="Of an answer; default: 3 beyond a random one's."
+    )
     parser.add_argument("--requests", type=int, default=16, help="Least questions of a cell.")
     parser.add_argument(
         "--baseline-questions", type=int, default=4, help="Timed in the reference's loop."
@@ -157,6 +159,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cell", choices=BASELINES, help=argparse.SUPPRESS)
     add_model_options(parser)
     arguments = parser.parse_args(argv)
+    arguments.max_tokens = arguments.max_tokens or arguments.answer_tokens + 3
     if arguments.systems is None:
         arguments.systems = [one for one in SYSTEMS if one != SMALLER or not arguments.checkpoint]
     if arguments.checkpoint and SMALLER in arguments.systems:

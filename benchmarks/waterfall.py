@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.calls import calls
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
-from benchmarks.model_options import add_model_options, checkpoint_of, model_flags
+from benchmarks.model_options import MODEL_OPTIONS, add_model_options, checkpoint_of, model_flags
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
 from benchmarks.systems import POLICIES
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for (name, batch), found in measured.items()
         for part in PARTS
     ]
-    names = ("layers", "hidden", "dtype", "max_tokens", "rounds", "checkpoint", "large")
+    names = (*MODEL_OPTIONS, "max_tokens", "rounds")
     setting = {name: getattr(arguments, name) for name in names}
     report_rows(arguments.result, "where a question's time goes", rows, setting)
     for (name, batch), found in measured.items():

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from sentencepiece import SentencePieceProcessor
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
@@ -28,6 +31,11 @@ VISION = CLIPVisionConfig(
     image_size=224,
     patch_size=14,
 )
+# What ends a prompt, and what is said then; words of longer answers come in between.
+ANSWER = (":", "▁Sure", ",", "▁it", "▁is"), ("[SEG]", "▁.", "</s>")
+SHORTEST_ANSWER = 7
+FILLERS = range(1000, 3000)
+LOUD = 40.0
 SAM = replace(VIT_H, embed_dim=64, depth=4, num_heads=2, global_attention_indexes=(1, 3))
 
 
@@ -40,28 +48,32 @@ def write_standin(
     num_heads: int = 4,
     vision: CLIPVisionConfig = VISION,
     sam: VitGeometry = SAM,
+    answer_tokens: int = 0,
     seed: int = 0,
 ) -> Path:
     """Write a stand-in checkpoint and return its folder; an existing one is kept.
 
-    About 25 MB with the default sizes. Raises `FileNotFoundError` when no sentencepiece model is at
-    hand (one comes with `mistral-common`, which vLLM installs).
+    About 25 MB with the default sizes. With `answer_tokens`, at least 7, it says "Sure, it is
+    [SEG]." whatever it is asked, in so many tokens, so that answers have a length and a mask, as
+    those of a trained LISA. Raises `FileNotFoundError` when no sentencepiece model is at hand (one
+    comes with `mistral-common`, which vLLM installs).
     """
     if (folder / "config.json").exists():
         return folder
     (folder / "clip").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     text = llama_config(hidden_size, intermediate_size, num_layers, num_heads)
-    save_file(
-        build_weights(text, vision, sam), folder / "model.safetensors", metadata={"format": "pt"}
-    )
+    tokenizer = str(files("mistral_common") / "data" / "tokenizer.model.v1")
+    weights = build_weights(text, vision, sam)
+    if answer_tokens:
+        _teach(weights, answer_ids(tokenizer, answer_tokens))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     CLIPVisionModel(vision).save_pretrained(folder / "clip")
     (folder / "added_tokens.json").write_text(json.dumps(ADDED_TOKENS))
     (folder / "generation_config.json").write_text(
         json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
     )
-    tokenizer = files("mistral_common") / "data" / "tokenizer.model.v1"
-    shutil.copy(str(tokenizer), folder / "tokenizer.model")
+    shutil.copy(tokenizer, folder / "tokenizer.model")
     # Last, so that an interrupted run is not taken for a finished one.
     (folder / "config.json").write_text(json.dumps(published_config(text, vision), indent=2))
     return folder
@@ -102,6 +114,34 @@ def build_weights(
         for prefix, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
+
+
+def answer_ids(tokenizer: str, length: int) -> list[int]:
+    """The id that ends a prompt, and those of an answer of so many tokens with its end.
+
+    Raises ValueError for a length below 7 or beyond 2007.
+    """
+    more = length - SHORTEST_ANSWER
+    if not 0 <= more <= len(FILLERS):
+        raise ValueError(f"no answer of {length} tokens: 7 to {SHORTEST_ANSWER + len(FILLERS)}")
+    pieces = SentencePieceProcessor(model_file=tokenizer)
+    first, last = (
+        [ADDED_TOKENS.get(one) or pieces.piece_to_id(one) for one in part] for part in ANSWER
+    )
+    return [*first, *FILLERS[:more], *last]
+
+
+def _teach(weights: dict[str, Tensor], chain: Sequence[int]) -> None:
+    """Make each token of a chain call for the next one.
+
+    The loud embedding of a token is still what its row consists of behind random layers, so a row
+    of the head that points the same way has the greatest logit.
+    """
+    table, head = weights["model.embed_tokens.weight"], weights["lm_head.weight"]
+    for token, following in pairwise(chain):
+        direction = torch.randn(table.shape[1])
+        table[token] = (LOUD * direction).to(table.dtype)
+        head[following] = direction.to(head.dtype)
 
 
 def published_config(text: LlamaConfig, vision: CLIPVisionConfig) -> dict[str, object]:

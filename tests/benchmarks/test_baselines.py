@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.baselines import Baseline, HuggingFace, ReferenceLoop, as_json
+from benchmarks.calls import calls, opened
+from benchmarks.checkpoint import Size, write_checkpoint
 from tests.oracle import Recording, recording
 from tests.overlap import iou
 from vllm_csp.mini import MINI
@@ -59,3 +61,27 @@ def test_the_checkpoint_that_comes_along_is_read() -> None:
         masks = zip(as_json(one.masks), as_json(other.masks), strict=True)
         assert all(iou(mask, again) >= LEAST_IOU for mask, again in masks)
         assert len(one.masks) == len(question.masks)
+
+
+def test_a_random_checkpoint_answers_as_lisa_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `generate` would be measured on answers without end and without masks."""
+    monkeypatch.setattr("benchmarks.checkpoint.CACHE", tmp_path)
+    for size in (Size(2, 128), Size(16, 256)):
+        for dtype in ("float32", "bfloat16"):
+            baseline = HuggingFace(write_checkpoint(size), dtype)
+            replies = baseline.ask(opened(calls(2, 1, 0)), size.answer_tokens + 3)
+            assert {len(reply.token_ids) for reply in replies} == {7}
+            texts = [baseline.tokenizer.decode(reply.token_ids) for reply in replies]
+            assert texts == ["Sure, it is [SEG] . </s>"] * 2
+            assert [len(reply.masks) for reply in replies] == [1, 1]
+
+
+def test_its_answer_is_as_long_as_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.checkpoint.CACHE", tmp_path)
+    baseline = HuggingFace(write_checkpoint(Size(2, 128, answer_tokens=40)), "float32")
+    [reply] = baseline.ask(opened(calls(1, 1, 0)), 100)
+    assert (len(reply.token_ids), len(reply.masks)) == (40, 1)
