@@ -20,7 +20,9 @@ def guard(app: FastAPI, engine: EngineClient, chat: SegmentationChat) -> None:
     """Set `app.state.csp_limits` and `.csp_readiness`; needs the running loop of the server."""
     settings = chat.settings.server
     chat.pulse.listen(engine)
-    readiness = Readiness(partial(probe, chat), chat.pulse, settings)
+    readiness = Readiness(
+        partial(probe, chat), chat.pulse, settings, engine_errored=lambda: bool(engine.errored)
+    )
     ending = Ending(engine, readiness, settings.drain_seconds, lambda: app.state.server)
     limits = Limits(Bodies(settings), Admission(settings.max_held_requests), ending.closed)
     ending.install(limits)

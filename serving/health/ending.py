@@ -115,7 +115,6 @@ class Ending:
             await asyncio.sleep(LOOK_SECONDS)
         if self._readiness.draining:
             return
-        self._readiness.dead = True
         self._readiness.state()
         logger.critical("the engine has died: requests are refused, /health and /ready are 503")
         await asyncio.sleep(LAST_WORDS_SECONDS)

@@ -37,10 +37,14 @@ class Readiness:
     """
 
     def __init__(
-        self, probe: Callable[[], Awaitable[None]], pulse: Pulse, settings: ServerSettings
+        self,
+        probe: Callable[[], Awaitable[None]],
+        pulse: Pulse,
+        settings: ServerSettings,
+        engine_errored: Callable[[], bool],
     ) -> None:
         self.draining = False
-        self.dead = False
+        self._engine_errored = engine_errored
         self._probe = probe
         self._pulse = pulse
         self._settings = settings
@@ -48,6 +52,11 @@ class Readiness:
         self._running: asyncio.Task[None] | None = None
         self._doubted_at: float | None = None
         self._failed_at: float | None = None
+
+    @property
+    def dead(self) -> bool:
+        """Whether the engine has died; one that is shut down by a draining server has not."""
+        return not self.draining and self._engine_errored()
 
     def state(self) -> State:
         """The state now; does not wait."""

@@ -23,6 +23,7 @@ class Engine:
     def __init__(self) -> None:
         self.probes = 0
         self.error: Exception | None = None
+        self.errored = False
         self.works = asyncio.Event()
         self.works.set()
 
@@ -54,7 +55,7 @@ async def looked(readiness: Readiness) -> State:
 
 def of(engine: Engine, pulse: Pulse) -> Readiness:
     settings = ServerSettings(probe_seconds=PROBE, stuck_seconds=STUCK)
-    return Readiness(engine.probe, pulse, settings)
+    return Readiness(engine.probe, pulse, settings, lambda: engine.errored)
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -169,10 +170,11 @@ def test_who_ends_is_not_ready_and_not_probed() -> None:
     async def test() -> None:
         engine, pulse = Engine(), Pulse()
         readiness = of(engine, pulse)
+        engine.errored = True
+        assert await looked(readiness) is State.DEAD
+        # An engine that a draining server has shut down has not died.
         readiness.draining = True
         assert await looked(readiness) is State.DRAINING
-        readiness.dead = True
-        assert await looked(readiness) is State.DEAD
         assert engine.probes == 0
 
     run(test())
