@@ -6,9 +6,10 @@
 
 Random weights, which take the same time as trained ones. `shipped`: segment-anything's own ViT code
 on the same weights; it runs in fp32 unless cast. `way`: how a ViT's attention is computed, see
-`vllm_csp/sam/window_attention.py`; `auto` is what the engine takes. Every encoder, implementation,
-dtype and setting of the allocator runs in its own process; repeats go round all of them, and the
-median over repeats is reported. `over_shipped` is the ratio to `shipped` in fp32, of the same
+`vllm_csp/sam/window_attention.py`; `unfused`: MobileSAM's without `vllm_csp/sam/fused_gelu.py`;
+`auto` is what the engine takes. Every encoder, implementation, dtype and setting of the allocator
+runs in its own process; repeats go round all of them, and the median over repeats is reported.
+`over_shipped` is the ratio to `shipped` in fp32, of the same
 repeat. With `--check`, `error` is the norm of the difference to shipped fp32 over its norm (needs
 memory for both). The last line on stdout is one JSON document; rows go to
 benchmarks/results/encode.csv.
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 ALLOCATORS: dict[str, dict[str, str]] = {"kept": KEEP_MEMORY, "default": {}}
 ENCODERS = ["vit_h", "mobile_sam", "clip", "tiny"]
 IMPLEMENTATIONS = ["ours", "shipped"]
-WAYS = ["auto", "channels", "fused", "biased"]
+WAYS = ["auto", "channels", "fused", "biased", "unfused"]
 Cell = tuple[str, str, str, str, str]
 
 
@@ -98,7 +99,11 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
         arguments.dtypes,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if way != "auto":
+    if way == "unfused":
+        from vllm_csp.sam import fused_gelu
+
+        fused_gelu.can_fuse = lambda tensor: False
+    elif way != "auto":
         from vllm_csp.sam import window_attention
 
         chosen = getattr(window_attention, f"_{way}")
@@ -155,7 +160,7 @@ def _exists(encoder: str, implementation: str, way: str, dtype: str, allocator: 
     is_vit = encoder in ("vit_h", "tiny")
     if implementation == "shipped":
         return is_vit and way == "auto"
-    return is_vit or way == "auto"
+    return way == "auto" or (encoder == "mobile_sam" if way == "unfused" else is_vit)
 
 
 def _build(encoder: str) -> tuple[nn.Module, int]:

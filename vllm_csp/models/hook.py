@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
+from vllm.platforms import current_platform
 
+from vllm_csp.cpu_cores import use_all_of_few_cores
 from vllm_csp.kv.requirements import require_staging
 from vllm_csp.kv.whole_prompts import spare_cpu_generators
 from vllm_csp.models.sam_source import require_encoder
@@ -43,6 +45,8 @@ class LisaEngineHook(VerifyAndUpdateConfig):
 
         Raises `ValueError` with the reason and the fix for flags that cannot work.
         """
+        if current_platform.is_cpu():
+            use_all_of_few_cores()
         schedule = staged_schedule(vllm_config)
         if schedule is None:
             spare_cpu_generators(vllm_config)

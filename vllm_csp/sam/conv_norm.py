@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vllm_csp.sam.fused_gelu import conv_gelu, plain_conv
+
 
 class ConvNorm(nn.Module):
     """A convolution and its BatchNorm, run as one convolution unless in training.
@@ -19,17 +21,17 @@ class ConvNorm(nn.Module):
         # In fp32 also within a half-precision model: folding subtracts what can be nearly equal.
         self.bn = None if folded else nn.BatchNorm2d(outputs, dtype=torch.float32)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
-        if self.bn is None or self.training:
-            features = self.c(features)
-            return features if self.bn is None else self.bn(features)
-        # Folding takes microseconds and keeps the checkpoint's names loadable at any time.
-        weight, bias = fold(self.c.weight, self.bn)
-        conv = self.c
-        return functional.conv2d(
-            features, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups
-        )
+    def forward(self, features: Tensor, gelu: bool = False) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]; `gelu`: and GELU of it."""
+        if self.bn is not None and self.training:
+            normal = self.bn(self.c(features))
+            return functional.gelu(normal) if gelu else normal
+        weight, bias = self.c.weight, self.c.bias
+        if self.bn is not None:
+            # Folding takes microseconds and keeps the checkpoint's names loadable at any time.
+            weight, bias = fold(weight, self.bn)
+        run = conv_gelu if gelu else plain_conv
+        return run(self.c, features, weight, bias)
 
 
 def fold(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

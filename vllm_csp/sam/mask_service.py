@@ -38,8 +38,10 @@ class MaskService:
         pixels: Sequence[torch.Tensor],
         original_sizes: Sequence[tuple[int, int]],
     ) -> None:
-        """Embed the images that the cache lacks, in one batch.
+        """Embed the images that the cache lacks: in one batch, on a CPU one by one.
 
+        One image's activations are more than a CPU's cache holds; more at once only take longer
+        (`python -m benchmarks.encode --encoders mobile_sam --batches 1 4`).
         pixels: uint8 [h, w, 3] each, long side SAM's image size; sizes are (height, width).
         """
         missing = {key: i for i, key in enumerate(keys) if self.embeddings.get(key) is None}
@@ -48,7 +50,12 @@ class MaskService:
         began = time.monotonic()
         sam = self._sam[0]
         chosen = [pixels[i] for i in missing.values()]
-        embeddings = sam.encode(sam.preprocess(chosen))
+        at_once = 1 if sam.device.type == "cpu" else len(chosen)
+        embeddings = [
+            embedding
+            for first in range(0, len(chosen), at_once)
+            for embedding in sam.encode(sam.preprocess(chosen[first : first + at_once]))
+        ]
         for (key, i), embedding in zip(missing.items(), embeddings, strict=True):
             height, width = pixels[i].shape[:2]
             self.embeddings.put(

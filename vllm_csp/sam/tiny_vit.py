@@ -87,7 +87,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, dim, S / 4, S / 4]."""
-        return self.seq(pixels)
+        first, _, second = self.seq
+        return second(first(pixels, gelu=True))
 
 
 class InvertedBottleneck(nn.Module):
@@ -102,8 +103,7 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, dim, H, W] -> the same shape."""
-        hidden = functional.gelu(self.conv1(features))
-        hidden = functional.gelu(self.conv2(hidden))
+        hidden = self.conv2(self.conv1(features, gelu=True), gelu=True)
         return functional.gelu(features + self.conv3(hidden))
 
 
@@ -118,8 +118,7 @@ class Downsample(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, dim, H, W] -> [B, next_dim, H / stride, W / stride]."""
-        hidden = functional.gelu(self.conv1(features))
-        return self.conv3(functional.gelu(self.conv2(hidden)))
+        return self.conv3(self.conv2(self.conv1(features, gelu=True), gelu=True))
 
 
 class ConvStage(nn.Module):

@@ -1,0 +1,54 @@
+"""A convolution and its GELU in one: the same numbers, closer to those of fp32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from vllm_csp.sam import fused_gelu
+from vllm_csp.sam.encoder_kind import build_encoder
+from vllm_csp.sam.fused_gelu import conv_gelu
+from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
+
+CONVOLUTIONS = {
+    "1x1": nn.Conv2d(32, 48, 1),
+    "3x3 depthwise": nn.Conv2d(32, 32, 3, 1, 1, groups=32),
+    "3x3 with stride, without bias": nn.Conv2d(3, 16, 3, 2, 1, bias=False),
+}
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@torch.inference_mode()
+def test_it_is_the_two_steps_up_to_one_rounding(
+    conv: nn.Conv2d, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, conv.in_channels, 17, 20).to(memory_format=layout)
+    exact = functional.gelu(conv(features))
+    half = conv.to(torch.bfloat16)
+    found = conv_gelu(half, features.bfloat16(), half.weight, half.bias)
+    conv.float()
+    assert found.dtype == torch.bfloat16 and found.shape == exact.shape
+    assert (found.float() - exact).norm() < 0.01 * exact.norm()
+
+
+@torch.enable_grad()
+def test_it_has_gradients_where_they_are_wanted() -> None:
+    conv = nn.Conv2d(3, 4, 1).bfloat16()
+    done = conv_gelu(conv, torch.randn(1, 3, 5, 5).bfloat16(), conv.weight, conv.bias)
+    assert done.requires_grad
+
+
+@torch.inference_mode()
+def test_mobile_sams_embeddings_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(MOBILE_SAM).eval().bfloat16()
+    pixels = torch.randn(1, 3, 1024, 1024).bfloat16()
+    fused = encoder(pixels).float()
+    monkeypatch.setattr(fused_gelu, "can_fuse", lambda tensor: False)
+    plain = encoder(pixels).float()
+    exact = encoder.float()(pixels.float())
+    assert (fused - exact).norm() < 1.1 * (plain - exact).norm()
