@@ -15,6 +15,7 @@ import httpx
 
 from benchmarks.load.answers import Answer, difference, read_answer
 from benchmarks.load.jobs import CHAT, Job, Kind, long_stream
+from vllm_csp.serving.batch.connection import KEEPALIVE_SECONDS
 
 Moment = Literal[
     "before the body is sent",
@@ -121,7 +122,9 @@ class Load:
         return tally
 
     def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.target.url, timeout=SECONDS)
+        # Shorter than the server keeps a connection, which else may close as it is used again.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS)
+        return httpx.AsyncClient(base_url=self.target.url, timeout=SECONDS, limits=limits)
 
     async def _client_loop(
         self, number: int, end: float, expected: list[Answer], tally: Tally

@@ -7,7 +7,6 @@ import ipaddress
 import os
 import re
 from collections.abc import Collection
-from typing import Any
 
 import aiohttp
 from vllm import envs
@@ -39,9 +38,19 @@ class PublicConnection(HTTPConnection):
         super().__init__()
         self._trusted = frozenset(host.lower() for host in trusted)
 
-    def get_bytes(self, url: str, **options: Any) -> bytes:
+    def get_bytes(
+        self,
+        url: str,
+        *,
+        timeout: float | None = None,
+        allow_redirects: bool = True,
+        max_bytes: int | None = None,
+    ) -> bytes:
         """Like `async_get_bytes`, for callers without an event loop."""
-        return asyncio.run(self.async_get_bytes(url, **options))
+        fetching = self.async_get_bytes(
+            url, timeout=timeout, allow_redirects=allow_redirects, max_bytes=max_bytes
+        )
+        return asyncio.run(fetching)
 
     async def async_get_bytes(
         self,
