@@ -112,9 +112,7 @@ def _write_hollow(size: Size, folder: Path) -> Path:
         return folder
     vision, sam = image_networks(size)
     # Tokenizer and tower come with a small one, whose width the tower's rows do not depend on.
-    small = standin.write_standin(
-        CACHE / f"small-{size.name}", num_layers=1, vision=vision, sam=sam
-    )
+    small = standin.write_standin(CACHE / f"small-{size.name}", num_layers=1, vision=vision)
     folder.mkdir(parents=True, exist_ok=True)
     text = standin.llama_config(size.hidden, size.ffn, size.layers, size.heads)
     with torch.device("meta"):

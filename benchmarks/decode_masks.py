@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.ceiling import Part, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
+from benchmarks.overlap import overlaps
 from benchmarks.plots import plot_lines
 from benchmarks.report import RESULTS, report_rows
 
@@ -174,19 +175,9 @@ def _row(
     cards: dict[str, Any],
     gflop: float,
 ) -> dict[str, Any]:
-    from pycocotools import mask as coco
-
     name, dtype, queries, per_image = key
     loop = ("loop", dtype, queries, per_image)
     spent = statistics.median(seconds[key]) / queries
-
-    def rle(mask: dict[str, Any]) -> dict[str, Any]:
-        return {"size": mask["size"], "counts": mask["counts"].encode("ascii")}
-
-    ious = [
-        float(coco.iou([rle(one)], [rle(other)], [0])[0][0])
-        for one, other in zip(masks[key], masks[loop], strict=True)
-    ]
     ratios = [b / o for b, o in zip(seconds[loop], seconds[key], strict=True)]
     return {
         "implementation": name,
@@ -196,7 +187,7 @@ def _row(
         "ms_per_mask": round(1e3 * spent, 3),
         "over_loop": round(statistics.median(ratios), 2),
         "mfu": round(gflop * 1e9 / spent / (cards[dtype]["tflops"] * 1e12), 3),
-        "least_iou": round(min(ious), 4),
+        "least_iou": round(min(overlaps(masks[key], masks[loop])), 4),
     }
 
 

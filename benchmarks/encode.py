@@ -9,10 +9,9 @@ on the same weights; it runs in fp32 unless cast. `way`: how a ViT's attention i
 `vllm_csp/sam/window_attention.py`; `unfused`: MobileSAM's without `vllm_csp/sam/fused_gelu.py`;
 `auto` is what the engine takes. Every encoder, implementation, dtype and setting of the allocator
 runs in its own process; repeats go round all of them, and the median over repeats is reported.
-`over_shipped` is the ratio to `shipped` in fp32, of the same
-repeat. With `--check`, `error` is the norm of the difference to shipped fp32 over its norm (needs
-memory for both). The last line on stdout is one JSON document; rows go to
-benchmarks/results/encode.csv.
+`over_shipped` is the ratio to `shipped` in fp32, of the same repeat. With `--check`, `error` is the
+norm of the difference to shipped fp32 over its norm (needs memory for both). The last line on
+stdout is one JSON document; rows go to benchmarks/results/encode.csv.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much the masks of two systems agree."""
+"""How much the masks of two systems agree, and how right they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from pycocotools import mask as coco
 
 from benchmarks.calls import Mask
+from vllm_csp.evaluation.metrics import Overlap, Tally
+from vllm_csp.masks import decode_mask
 
 
 def overlaps(masks: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> list[float]:
@@ -21,15 +23,15 @@ def overlaps(masks: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) 
 
 
 def accuracy(answers: Sequence[Sequence[dict[str, Any]]], targets: Sequence[Mask]) -> float:
-    """gIoU: the mean over questions of the IoU of an answer's first mask, 0 if it has none.
+    """gIoU of the first masks of the answers, as `vllm-csp eval` has it; none counts as empty.
 
     Raises ValueError if there are not as many answers as targets.
     """
-    found = []
+    tally = Tally()
     for masks, target in zip(answers, targets, strict=True):
-        right = coco.encode(np.asfortranarray(target.astype(np.uint8)))
-        found.append(float(coco.iou([_rle(masks[0])], [right], [0])[0][0]) if masks else 0.0)
-    return sum(found) / len(found)
+        given = decode_mask(masks[0]) if masks else np.zeros_like(target)
+        tally.add(Overlap.of(given, target.astype(np.uint8)))
+    return tally.giou
 
 
 def _rle(mask: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import report_cell, run_cell
+from benchmarks.overlap import overlaps
 from benchmarks.report import report_rows
 
 PHOTOS = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg")
@@ -97,15 +98,7 @@ def _policies(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def _row(name: str, result: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
-    from pycocotools import mask as coco
-
-    def encoded(mask: dict[str, Any]) -> dict[str, Any]:
-        return {"size": mask["size"], "counts": mask["counts"].encode("ascii")}
-
-    ious = [
-        float(coco.iou([encoded(one)], [encoded(other)], [0])[0][0])
-        for one, other in zip(result["masks"], dense["masks"], strict=True)
-    ]
+    ious = overlaps(result["masks"], dense["masks"])
     return {
         "policy": name,
         "mean_visual_tokens": round(result["mean_visual_tokens_per_layer"], 1),

@@ -65,8 +65,8 @@ def test_scenes_come_with_the_right_masks() -> None:
     for call in calls(16, 8, 0, scenes=True):
         assert len(call.questions) == len(call.targets) == 8
         answers = [[encode_mask(mask, 1.0, 0, "rle")] for mask in call.targets]
-        assert accuracy(answers, call.targets) == 1
-        assert accuracy([[], *answers[1:]], call.targets) == pytest.approx(7 / 8)
+        assert accuracy(answers, call.targets) == pytest.approx(1, abs=1e-5)
+        assert accuracy([[], *answers[1:]], call.targets) == pytest.approx(7 / 8, abs=1e-5)
         assert overlaps(answers[0], answers[0]) == [1]
 
 
