@@ -21,6 +21,8 @@ from tests.serving.guard.test_bodies import refused
 
 LIMIT = 1 << 20
 WORD = 18585
+HELD = "vllm_csp:held_requests"
+QUEUE_FULL = 'vllm_csp:requests_refused_total{reason="queue_full"}'
 
 
 def test_it_is_ready_when_it_has_made_a_mask(real: Real) -> None:
@@ -43,18 +45,26 @@ def test_every_route_with_a_body_has_the_limit(real: Real) -> None:
 
 
 def test_questions_beyond_the_limit_are_refused(real: Real) -> None:
+    """A request is held until its answer has been sent, so each step waits for the one before."""
+
+    def wait_until_held(count: int) -> None:
+        wait_until(lambda: real.metric(HELD) == count, 60, f"{count} are in the making")
+
+    before = real.metric(QUEUE_FULL)
     refused(real.segment(*["What?"] * 5, picture=picture()), 400)
+    wait_until_held(0)
     with ThreadPoolExecutor(2) as pool:
-        busy = pool.submit(real.chat, long_chat(90, 200))
-        wait_until(lambda: real.metric("vllm_csp:held_requests") == 1, 60, "one is in the making")
+        busy = pool.submit(real.chat, long_chat(90))
+        wait_until_held(1)
         reply = real.segment(*["What?"] * 4, picture=picture())
         assert "as many questions" in refused(reply, 503)["message"]
         assert reply.headers["retry-after"] == "1"
+        wait_until_held(1)
         assert real.segment(*["What?"] * 3, picture=picture()).status_code == 200
         assert busy.result().status_code == 200
     refused(real.chat({**long_chat(91), "n": 5, "temperature": 1}), 400)
-    wait_until(lambda: real.metric("vllm_csp:held_requests") == 0, 10, "none is in the making")
-    assert real.metric('vllm_csp:requests_refused_total{reason="queue_full"}') == 1
+    wait_until_held(0)
+    assert real.metric(QUEUE_FULL) == before + 1
 
 
 def test_a_flood_of_segs_has_as_many_masks_as_an_answer_may(real: Real) -> None:
