@@ -37,8 +37,12 @@ class Metrics:
         self.encode_seconds = Counter("vllm_csp:sam_encode_seconds", "Time in SAM's image encoder.")
         self.cache_queries = Counter("vllm_csp:sam_cache_queries", "Image embeddings looked up.")
         self.cache_hits = Counter("vllm_csp:sam_cache_hits", "Image embeddings found.")
+        self.cache_host_hits = Counter(
+            "vllm_csp:sam_cache_host_hits", "Of these, brought back from the host's memory."
+        )
         self.held_streams = _gauge("held_streams", "Sequences whose queries are held.")
-        self.held_embeddings = _gauge("held_embeddings", "Image embeddings held.")
+        self.held_embeddings = _gauge("held_embeddings", "Image embeddings on the device.")
+        self.host_embeddings = _gauge("host_embeddings", "Image embeddings in the host's memory.")
         self.pinned_embeddings = _gauge(
             "pinned_embeddings", "Image embeddings that a running request needs."
         )
@@ -52,12 +56,14 @@ class Metrics:
             self.decode_seconds.observe(seconds)
             self.decode_batch_size.observe(num_answers)
         self.cache_hits.inc(counters["new_hits"])
+        self.cache_host_hits.inc(counters["new_host_hits"])
         self.cache_queries.inc(counters["new_hits"] + counters["new_misses"])
         self.encode_seconds.inc(counters["new_encode_seconds"])
         self._held[engine] = counters
         for gauge, name in (
             (self.held_streams, "streams"),
             (self.held_embeddings, "embeddings"),
+            (self.host_embeddings, "host_embeddings"),
             (self.pinned_embeddings, "pinned"),
         ):
             gauge.set(sum(held[name] for held in self._held.values()))

@@ -81,8 +81,10 @@ class MaskWorkerExtension:
         return {
             "streams": len(model.recorder.store),
             "embeddings": len(cache),
+            "host_embeddings": cache.num_on_host,
             "pinned": cache.num_pinned,
             "embedding_hits": cache.hits,
+            "embedding_host_hits": cache.host_hits,
             "embedding_misses": cache.misses,
             "encode_seconds": model.masks.encode_seconds,
         }
@@ -92,6 +94,7 @@ class MaskWorkerExtension:
         told: dict[str, float] = self.__dict__.get("_csp_told", {})
         names = {
             "new_hits": "embedding_hits",
+            "new_host_hits": "embedding_host_hits",
             "new_misses": "embedding_misses",
             "new_encode_seconds": "encode_seconds",
         }

@@ -122,18 +122,21 @@ ROWS: dict[str, list[Panel]] = {
     "What is kept": [
         Panel(
             "Image embeddings",
-            "Held on the device, and those that a running request needs.",
+            "Held on the device, in the host's memory, and those that a running request needs.",
             {
                 "held": _sum("vllm_csp:held_embeddings"),
+                "on the host": _sum("vllm_csp:host_embeddings"),
                 "pinned": _sum("vllm_csp:pinned_embeddings"),
             },
         ),
         Panel(
             "Embedding cache",
-            "Share of look-ups that found the image encoded.",
+            "Share of look-ups that found the image encoded, and that found it on the host.",
             {
                 "hits": f"{_rate('vllm_csp:sam_cache_hits_total')} / "
-                f"{_rate('vllm_csp:sam_cache_queries_total')}"
+                f"{_rate('vllm_csp:sam_cache_queries_total')}",
+                "from the host": f"{_rate('vllm_csp:sam_cache_host_hits_total')} / "
+                f"{_rate('vllm_csp:sam_cache_queries_total')}",
             },
             "percentunit",
         ),

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from vllm_csp.sam import fused_gelu
 from vllm_csp.sam.encoder_kind import build_encoder
-from vllm_csp.sam.fused_gelu import conv_gelu
+from vllm_csp.sam.fused_gelu import conv_gelu, linear_gelu
 from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
 
 CONVOLUTIONS = {
@@ -35,11 +35,24 @@ def test_it_is_the_two_steps_up_to_one_rounding(
     assert (found.float() - exact).norm() < 0.01 * exact.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@torch.inference_mode()
+def test_a_linear_layers_gelu_is_the_two_steps_up_to_one_rounding(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    features, linear = torch.randn(5, 7, 64), nn.Linear(64, 48)
+    exact = functional.gelu(linear(features))
+    found = linear_gelu(features.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype))
+    assert found.dtype == dtype and found.shape == exact.shape
+    assert (found.float() - exact).norm() < 4 * torch.finfo(dtype).eps * exact.norm()
+
+
 @torch.enable_grad()
 def test_it_has_gradients_where_they_are_wanted() -> None:
     conv = nn.Conv2d(3, 4, 1).bfloat16()
     done = conv_gelu(conv, torch.randn(1, 3, 5, 5).bfloat16(), conv.weight, conv.bias)
     assert done.requires_grad
+    layer = nn.Linear(3, 4)
+    assert linear_gelu(torch.randn(5, 3), layer.weight, layer.bias).requires_grad
 
 
 @torch.inference_mode()
@@ -48,7 +61,7 @@ def test_mobile_sams_embeddings_stay_what_they_are(monkeypatch: pytest.MonkeyPat
     encoder = build_encoder(MOBILE_SAM).eval().bfloat16()
     pixels = torch.randn(1, 3, 1024, 1024).bfloat16()
     fused = encoder(pixels).float()
-    monkeypatch.setattr(fused_gelu, "can_fuse", lambda tensor: False)
+    monkeypatch.setattr(fused_gelu, "can_fuse", lambda *_: False)
     plain = encoder(pixels).float()
     exact = encoder.float()(pixels.float())
     assert (fused - exact).norm() < 1.1 * (plain - exact).norm()

@@ -10,7 +10,7 @@ import torch
 
 from vllm_csp.sam.embedding_cache import ImageEmbedding
 from vllm_csp.sam.mask_service import MaskService
-from vllm_csp.sam.postprocess import masks_from_logits, unpack_mask
+from vllm_csp.sam.postprocess import masks_from_logits, rows_seen, unpack_mask
 from vllm_csp.sam.sam import Sam
 
 SIZES = ((40, 30), (7, 9), (33, 64))
@@ -34,6 +34,28 @@ def test_together_is_as_alone(work: tuple[MaskService, list[Any], list[Any]]) ->
         for bits, mask in zip(found.masks, masks, strict=True):
             assert (unpack_mask(bits, found.size) != mask.numpy()).mean() < 0.01
         assert found.scores == pytest.approx(scores.tolist(), abs=1e-4)
+
+
+def test_padding_is_not_decoded(work: tuple[MaskService, list[Any], list[Any]]) -> None:
+    service, _, queries = work
+    embeddings = torch.randn(3, 256, 8, 8)
+    sizes = [(64, 48), (20, 64), (33, 64)]
+    images = [ImageEmbedding(one, size, size) for one, size in zip(embeddings, sizes, strict=True)]
+    owner = [0, 0, 1, 2, 2, 2]
+    sam = service._sam[0]
+    whole = sam.decode(embeddings, torch.cat(queries), owner)[0]
+    for image, rows in enumerate(queries):
+        [size] = {images[image].input_size}
+        found = service.low_res_logits([images[image]], [rows])
+        # Of 32 x 32 logits, in cells of 4 x 4.
+        height, width = (4 * -(-rows_seen(side, 32, 64) // 4) for side in size)
+        expected = whole[[place for place, one in enumerate(owner) if one == image]]
+        assert torch.allclose(found[:, :height, :width], expected[:, :height, :width], atol=1e-5)
+        assert not found[:, height:].any() and not found[:, :, width:].any()
+        assert height < 32 or width < 32
+    together = service.decode(images, queries)
+    alone = [service.decode([one], [rows])[0] for one, rows in zip(images, queries, strict=True)]
+    assert [one.masks for one in together] == [one.masks for one in alone]
 
 
 def test_the_device_is_waited_for_once(

@@ -4,7 +4,7 @@ import torch
 from pycocotools import mask as coco
 from torch.nn import functional
 
-from vllm_csp.sam.postprocess import masks_from_logits, pack_masks, unpack_mask
+from vllm_csp.sam.postprocess import masks_from_logits, pack_masks, rows_seen, unpack_mask
 
 
 def low_res(rows: int) -> torch.Tensor:
@@ -20,6 +20,21 @@ def test_upscales_crops_upscales_and_thresholds() -> None:
     full = functional.interpolate(square[..., :100, :128], (75, 96), mode="bilinear")[:, 0]
     assert masks.dtype == torch.bool
     assert torch.equal(masks, full > 0)
+
+
+@pytest.mark.parametrize("height", [1, 2, 37, 61, 62, 63, 100, 125, 128])
+def test_only_the_seen_rows_are_read(height: int) -> None:
+    logits = low_res(2)
+    seen = rows_seen(height, 32, 128)
+    blind = logits.clone()
+    blind[:, seen:] = torch.nan
+    expected = masks_from_logits(logits, (height, 128), (75, 96), 128)
+    found = masks_from_logits(blind, (height, 128), (75, 96), 128)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    square = functional.interpolate(logits[:, None], (128, 128), mode="bilinear")
+    full = functional.interpolate(square[..., :height, :], (75, 96), mode="bilinear")[:, 0]
+    assert torch.equal(found[0], full > 0)
 
 
 def test_score_is_the_mean_probability_inside_the_mask() -> None:
@@ -79,6 +94,11 @@ def test_bits_run_down_the_columns_first_bit_highest() -> None:
     mask[0, 1, 0] = True
     mask[0, 0, 3] = True
     assert pack_masks(mask) == [bytes([0b01000000, 0b01000000])]
+
+
+def test_every_byte_is_packed_bit_by_bit() -> None:
+    masks = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8))).bool().view(256, 8, 1)
+    assert b"".join(pack_masks(masks)) == bytes(range(256))
 
 
 def test_unpacked_mask_is_what_pycocotools_wants() -> None:

@@ -15,8 +15,8 @@ from vllm_csp.worker import ImagePixels, MaskJob
 
 PHOTO = Image.new("RGB", (8, 6))
 COUNTERS = {
-    **dict.fromkeys(("streams", "embeddings", "pinned"), 1.0),
-    **dict.fromkeys(("new_hits", "new_misses", "new_encode_seconds"), 0.0),
+    **dict.fromkeys(("streams", "embeddings", "host_embeddings", "pinned"), 1.0),
+    **dict.fromkeys(("new_hits", "new_host_hits", "new_misses", "new_encode_seconds"), 0.0),
 }
 
 

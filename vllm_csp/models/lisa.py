@@ -141,7 +141,12 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             tracker = BatchTracker(vllm_config.instance_id, schedule, config.image_token_index)
             self.runner = self.language_model.model.runner = StageRunner(schedule, tracker)
         self.text_hidden_fcs = build_text_hidden_fcs(config)
-        self.masks = MaskService(self.visual_model, settings.embedding_cache_size)
+        self.masks = MaskService(
+            self.visual_model,
+            settings.embedding_cache_size,
+            # On a CPU it would be the same memory.
+            0 if current_platform.is_cpu() else settings.embedding_host_cache_size,
+        )
         self.recorder = Recorder(
             vllm_config.instance_id,
             project=self.text_hidden_fcs[0],

@@ -1,8 +1,9 @@
 """Image embeddings kept by image, so that further questions about an image skip the encoder."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -22,46 +23,67 @@ class ImageEmbedding:
 class EmbeddingCache:
     """Least-recently-used cache of image embeddings, with pins for those still needed.
 
-    Pinned entries are never evicted; only they can take the cache over `max_entries`. A key is any
-    string that names the image's pixels, such as `images.image_key`. Not thread-safe.
+    What has no room on the device goes to the host's memory, if there is room for it, and comes
+    back when it is looked up. Pinned entries stay on the device; only they can take it over
+    `max_entries`. A key is any string that names the image's pixels, such as `images.image_key`.
+    Not thread-safe.
     """
 
-    def __init__(self, max_entries: int) -> None:
-        """`max_entries`: how many to keep; 0 keeps pinned ones only. Raises: ValueError below 0."""
-        if max_entries < 0:
-            raise ValueError(f"max_entries must not be negative: {max_entries}")
+    def __init__(self, max_entries: int, max_host_entries: int = 0) -> None:
+        """How many to keep on the device (0: pinned ones only) and how many beside them.
+
+        Raises: ValueError below 0.
+        """
+        if min(max_entries, max_host_entries) < 0:
+            raise ValueError(f"entries must not be negative: {max_entries}, {max_host_entries}")
         self.max_entries = max_entries
+        self.max_host_entries = max_host_entries
         self.hits = 0
+        self.host_hits = 0
         self.misses = 0
         self._entries: OrderedDict[str, ImageEmbedding] = OrderedDict()
+        self._host: OrderedDict[str, ImageEmbedding] = OrderedDict()
+        self._device = torch.device("cpu")
         self._pins: dict[str, int] = {}
 
     def __len__(self) -> int:
+        """How many are on the device."""
         return len(self._entries)
+
+    @property
+    def num_on_host(self) -> int:
+        """How many are in the host's memory."""
+        return len(self._host)
 
     def __contains__(self, key: str) -> bool:
         """Whether the key is held; counts neither as use nor as hit or miss."""
-        return key in self._entries
+        return key in self._entries or key in self._host
 
     def get(self, key: str) -> ImageEmbedding | None:
         """Look an image up and count a hit or a miss. Returns: None when it is not held."""
-        entry = self._entries.get(key)
-        if entry is None:
-            self.misses += 1
-            return None
-        self.hits += 1
-        self._entries.move_to_end(key)
+        self.host_hits += key in self._host
+        entry = self.peek(key)
+        self.hits += entry is not None
+        self.misses += entry is None
         return entry
 
     def peek(self, key: str) -> ImageEmbedding | None:
         """Look an image up without counting. Returns: None when it is not held."""
-        entry = self._entries.get(key)
-        if entry is not None:
+        if key in self._host:
+            entry = self._host.pop(key)
+            # On the stream that copied it out, so neither copy is waited for.
+            back = replace(entry, embedding=entry.embedding.to(self._device, non_blocking=True))
+            self.put(key, back)
+            return back
+        found = self._entries.get(key)
+        if found is not None:
             self._entries.move_to_end(key)
-        return entry
+        return found
 
     def put(self, key: str, entry: ImageEmbedding, *, pin: bool = False) -> None:
         """Hold an image as the most recently used, pinned once more if asked; evict others."""
+        self._device = entry.embedding.device
+        self._host.pop(key, None)
         self._entries[key] = entry
         self._entries.move_to_end(key)
         if pin:
@@ -94,4 +116,16 @@ class EmbeddingCache:
             return
         unpinned = [key for key in self._entries if key not in self._pins]
         for key in unpinned[:excess]:
-            del self._entries[key]
+            entry = self._entries.pop(key)
+            if self.max_host_entries:
+                self._host[key] = replace(entry, embedding=_to_host(entry.embedding))
+        while len(self._host) > self.max_host_entries:
+            self._host.popitem(last=False)
+
+
+def _to_host(embedding: Tensor) -> Tensor:
+    """A copy in the host's memory, on its way: only what follows on the same stream may read it."""
+    if embedding.device.type == "cpu":
+        return embedding
+    pinned = torch.empty_like(embedding, device="cpu", pin_memory=True)
+    return pinned.copy_(embedding, non_blocking=True)

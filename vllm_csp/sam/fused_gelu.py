@@ -1,8 +1,8 @@
-"""GELU of a convolution, in one pass over its output where oneDNN can do that.
+"""GELU of a convolution or a linear layer, in one pass over its output where oneDNN can do that.
 
 On a CPU a GELU by itself takes as long as the convolution before it or longer, most of it for
-reading and writing what was just written. The fused operator is the one that torch.compile uses; it
-has no gradients. Results differ from the two steps by rounding: the convolution's output is not
+reading and writing what was just written. The fused operators are those that torch.compile uses;
+they have no gradients. Results differ from the two steps by rounding: the first one's output is not
 rounded to bf16 in between.
 """
 
@@ -15,13 +15,21 @@ from torch.nn import functional
 
 def conv_gelu(conv: nn.Conv2d, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """GELU of `plain_conv`."""
-    if not can_fuse(features):
+    if not can_fuse(features, torch.bfloat16):
         return functional.gelu(plain_conv(conv, features, weight, bias))
     padding = [int(side) for side in conv.padding]
     geometry = (padding, list(conv.stride), list(conv.dilation), conv.groups)
     done: Tensor = torch.ops.mkldnn._convolution_pointwise(
         features, weight, bias, *geometry, "gelu", [], "none"
     )
+    return done
+
+
+def linear_gelu(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GELU of a linear layer over features [..., C]."""
+    if not can_fuse(features, torch.bfloat16, torch.float32):
+        return functional.gelu(functional.linear(features, weight, bias))
+    done: Tensor = torch.ops.mkldnn._linear_pointwise(features, weight, bias, "gelu", [], "none")
     return done
 
 
@@ -32,7 +40,13 @@ def plain_conv(conv: nn.Conv2d, features: Tensor, weight: Tensor, bias: Tensor |
     )
 
 
-def can_fuse(tensor: Tensor) -> bool:
-    """Only in bf16 on a CPU; oneDNN refuses it where the CPU has no instructions for it."""
-    on_cpu = tensor.device.type == "cpu" and tensor.dtype == torch.bfloat16
-    return on_cpu and not torch.is_grad_enabled() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+def can_fuse(tensor: Tensor, *dtypes: torch.dtype) -> bool:
+    """Whether oneDNN does it, on a CPU and in one of these dtypes.
+
+    It refuses bf16 where the CPU has no instructions for it.
+    """
+    if tensor.device.type != "cpu" or tensor.dtype not in dtypes or torch.is_grad_enabled():
+        return False
+    if tensor.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from vllm_csp.sam.fused_gelu import linear_gelu
 from vllm_csp.sam.geometry import SamGeometry
 from vllm_csp.sam.two_way import two_way
 from vllm_csp.sam.upstream import MaskDecoder as UpstreamMaskDecoder
@@ -58,39 +59,46 @@ class MaskDecoder(UpstreamMaskDecoder):
         dense_prompts: Tensor,
         owner: Sequence[int] | None = None,
         rows_at_once: int | None = None,
+        seen: Sequence[tuple[int, int]] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode one mask per row.
 
         `image_embeddings`: [I, C, h, w]; row q is about image `owner[q]`, or q without `owner`.
         `image_pe`: [1, C, h, w]. `sparse_prompts`: [Q, N, C]. `dense_prompts`: broadcasts to
         [I, C, h, w]. One dtype for all. `rows_at_once` bounds memory; default: what is fastest.
-        Returns: logits [Q, 4h, 4w] and predicted IoU [Q], same dtype.
+        `seen`: how many rows and columns of logits will be read of each image; padding need not be
+        made pixels of.
+        Returns: logits [Q, 4h, 4w], 0 or right where none will be read, and predicted IoU [Q], same
+        dtype.
         """
         rows = sparse_prompts.shape[0]
         grid = (int(image_embeddings.shape[2]), int(image_embeddings.shape[3]))
         owner = range(rows) if owner is None else owner
         step = rows_at_once or (CPU_ROWS if image_embeddings.device.type == "cpu" else GPU_ROWS)
+        logits = image_embeddings.new_zeros(rows, 4 * grid[0], 4 * grid[1])
         if rows == 0:
-            empty = image_embeddings.new_empty
-            return empty(0, 4 * grid[0], 4 * grid[1]), empty(0)
+            return logits, image_embeddings.new_empty(0)
         # Once per image, however many rows are about it.
         pixel_pe = _cells(image_pe)
         pixels = _cells(image_embeddings + dense_prompts)
         keyed = pixels + pixel_pe
-        logits, predicted_iou = [], []
+        predicted_iou = []
         for start in range(0, rows, step):
-            images = _take(owner[start : start + step])
+            some = slice(start, start + step)
+            images = _take(owner[some])
             tokens, cells = two_way(
                 self.transformer,
                 pixels[images],
                 keyed[images],
                 pixel_pe,
-                self._prompts(sparse_prompts[start : start + step]),
+                self._prompts(sparse_prompts[some]),
             )
             mask_query: Tensor = self.output_hypernetworks_mlps[0](tokens[:, 1])
-            logits.append(self._masks(cells, mask_query, grid))
+            part = grid if seen is None else _cells_seen([seen[image] for image in owner[some]])
+            made = self._masks(_corner(cells, grid, part), mask_query, part)
+            logits[some, : made.shape[1], : made.shape[2]] = made
             predicted_iou.append(self.iou_prediction_head(tokens[:, 0])[:, 0])
-        return torch.cat(logits), torch.cat(predicted_iou)
+        return logits, torch.cat(predicted_iou)
 
     def _prompts(self, sparse_prompts: Tensor) -> Tensor:
         output_tokens = torch.cat((self.iou_token.weight, self.mask_tokens.weight))
@@ -106,11 +114,10 @@ class MaskDecoder(UpstreamMaskDecoder):
         """
         first, norm, _, second, _ = self.output_upscaling
         rows, (height, width) = cells.shape[0], grid
-        pixels = _quadruple(cells, first.weight, first.bias)
+        pixels = functional.linear(cells, *_matrix(first)).view(rows, -1, len(norm.weight))
         pixels = functional.layer_norm(pixels, norm.weight.shape, norm.weight, norm.bias, norm.eps)
-        pixels = _quadruple(functional.gelu(pixels), second.weight, second.bias)
-        pixels = functional.gelu(pixels).view(rows, -1, mask_query.shape[-1])
-        logits = torch.bmm(pixels, mask_query.unsqueeze(2))
+        pixels = linear_gelu(functional.gelu(pixels), *_matrix(second))
+        logits = torch.bmm(pixels.view(rows, -1, mask_query.shape[-1]), mask_query.unsqueeze(2))
         logits = logits.view(rows, height, width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
         return logits.reshape(rows, 4 * height, 4 * width)
 
@@ -127,9 +134,21 @@ def _cells(grid: Tensor) -> Tensor:
     return grid.flatten(2).transpose(1, 2).contiguous()
 
 
-def _quadruple(cells: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A transposed convolution [C, D, 2, 2] of cells [..., C]: [..., 2, 2, D]."""
-    outputs = weight.shape[1]
-    matrix = weight.permute(2, 3, 1, 0).reshape(4 * outputs, -1)
-    pixels = functional.linear(cells, matrix, bias.repeat(4))
-    return pixels.view(*cells.shape[:-1], 2, 2, outputs)
+def _corner(cells: Tensor, grid: tuple[int, int], part: tuple[int, int]) -> Tensor:
+    """Cells [Q, h * w, C] of the upper left part of the grid."""
+    if part == grid:
+        return cells
+    corner = cells.view(len(cells), *grid, -1)[:, : part[0], : part[1]]
+    return corner.flatten(1, 2)
+
+
+def _cells_seen(seen: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Rows and columns of cells, of 4 x 4 logits each, that cover these rows and columns."""
+    return -(-max(rows for rows, _ in seen) // 4), -(-max(columns for _, columns in seen) // 4)
+
+
+def _matrix(convolution: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+    """A transposed convolution [C, D, 2, 2] as weight [4 * D, C] and bias of a linear layer."""
+    weight, bias = convolution.weight, convolution.bias
+    assert bias is not None
+    return weight.permute(2, 3, 1, 0).reshape(4 * weight.shape[1], -1), bias.repeat(4)

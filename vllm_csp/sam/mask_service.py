@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from vllm_csp.sam.embedding_cache import EmbeddingCache, ImageEmbedding
-from vllm_csp.sam.postprocess import fetch_masks, masks_from_logits, pack_bits
+from vllm_csp.sam.postprocess import fetch_masks, masks_from_logits, pack_bits, rows_seen
 from vllm_csp.sam.sam import Sam
 
 
@@ -25,10 +25,10 @@ class MaskSet:
 class MaskService:
     """Image embeddings by content key, and mask decoding over many images at once."""
 
-    def __init__(self, sam: Sam, cache_size: int) -> None:
+    def __init__(self, sam: Sam, cache_size: int, host_cache_size: int = 0) -> None:
         # In a tuple, so that the owning module does not register SAM a second time.
         self._sam = (sam,)
-        self.embeddings = EmbeddingCache(cache_size)
+        self.embeddings = EmbeddingCache(cache_size, host_cache_size)
         self.encode_seconds = 0.0
 
     @torch.inference_mode()
@@ -58,19 +58,28 @@ class MaskService:
         ]
         for (key, i), embedding in zip(missing.items(), embeddings, strict=True):
             height, width = pixels[i].shape[:2]
-            self.embeddings.put(
-                key, ImageEmbedding(embedding.clone(), (height, width), original_sizes[i])
-            )
+            own = _channels_last(embedding)
+            self.embeddings.put(key, ImageEmbedding(own, (height, width), original_sizes[i]))
         self.encode_seconds += time.monotonic() - began
 
     @torch.inference_mode()
     def low_res_logits(
         self, images: Sequence[ImageEmbedding], queries: Sequence[torch.Tensor]
     ) -> torch.Tensor:
-        """Mask logits [sum n, 256, 256] of queries n x [out_dim] per image, in one call."""
-        embeddings = torch.stack([image.embedding for image in images])
+        """Mask logits [sum n, 256, 256] of queries n x [out_dim] per image, in one call.
+
+        Those of the padding are left out, as far as no mask depends on them.
+        """
+        cells = torch.stack([image.embedding.permute(1, 2, 0) for image in images])
         owner = [image for image, rows in enumerate(queries) for _ in rows]
-        logits, _ = self._sam[0].decode(embeddings, torch.cat(list(queries)), owner)
+        sam, side = self._sam[0], 4 * cells.shape[1]
+        seen = [
+            (rows_seen(height, side, sam.image_size), rows_seen(width, side, sam.image_size))
+            for height, width in (image.input_size for image in images)
+        ]
+        logits, _ = sam.decode(
+            cells.permute(0, 3, 1, 2), torch.cat(list(queries)), owner, seen=seen
+        )
         return logits
 
     @torch.inference_mode()
@@ -92,3 +101,8 @@ class MaskService:
             MaskSet(image.original_size, bits, scores)
             for image, (bits, scores) in zip(images, fetch_masks(parts), strict=True)
         ]
+
+
+def _channels_last(embedding: torch.Tensor) -> torch.Tensor:
+    """A copy [C, h, w] whose cells lie one behind the other, as the mask decoder reads them."""
+    return embedding.permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)

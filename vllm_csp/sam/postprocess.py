@@ -10,6 +10,9 @@ from torch.nn import functional
 
 PIXELS_PER_CHUNK = 1 << 24
 
+# Bit 8 * i of a product with it is found again at bit 63 - i; as a signed number.
+_GATHER = sum(1 << (63 - 9 * i) for i in range(8)) - (1 << 64)
+
 
 def masks_from_logits(
     low_res: Tensor,
@@ -20,8 +23,9 @@ def masks_from_logits(
 ) -> tuple[Tensor, Tensor]:
     """Upscale the logits of one image, cut the padding off, threshold at 0.
 
-    `low_res`: [Q, m, m], any float dtype. `input_size`: (h, w) of the resized image inside the
-    padded square of side `image_size`. `original_size`: (H, W). All in pixels.
+    `low_res`: [Q, m, m], any float dtype; what lies beyond `rows_seen` of either side is not read.
+    `input_size`: (h, w) of the resized image inside the padded square of side `image_size`, a
+    multiple of m. `original_size`: (H, W). All in pixels.
     Returns: masks bool [Q, H, W] and scores fp32 [Q]. A score is the mean foreground probability
     over the mask's pixels, 0.0 for an empty mask; SAM's own predicted IoU would mean nothing here,
     as LISA never trains that head.
@@ -29,19 +33,39 @@ def masks_from_logits(
     Upstream: LISA `model/segment_anything/modeling/sam.py`, `postprocess_masks`.
     """
     height, width = original_size
-    rows = low_res.shape[0]
+    rows, side = low_res.shape[0], low_res.shape[-1]
     masks = torch.empty((rows, height, width), dtype=torch.bool, device=low_res.device)
     scores = torch.zeros(rows, dtype=torch.float32, device=low_res.device)
     step = max(1, pixels_per_chunk // max(height * width, image_size**2))
+    seen = [rows_seen(length, side, image_size) for length in input_size]
+    upscaled = (seen[0] * image_size // side, seen[1] * image_size // side)
     for start in range(0, rows, step):
         part = slice(start, start + step)
-        square = _resize(low_res[part].unsqueeze(1).float(), (image_size, image_size))
+        inside = low_res[part, : seen[0], : seen[1]]
+        square = _resize(inside.unsqueeze(1).float(), upscaled)
         logits = _resize(square[..., : input_size[0], : input_size[1]], original_size)[:, 0]
         torch.gt(logits, 0, out=masks[part])
-        # In place: at full resolution a second fp32 copy would double the peak.
-        total = logits.sigmoid_().mul_(masks[part]).sum(dim=(1, 2))
-        scores[part] = total / masks[part].sum(dim=(1, 2)).clamp(min=1)
+        scores[part] = _mean_probability(logits, masks[part])
     return masks, scores
+
+
+def rows_seen(length: int, side: int, image_size: int) -> int:
+    """How many of `side` rows the first `length` of `image_size` upscaled ones depend on.
+
+    Bilinear without aligned corners: row i lies between rows (i + 0.5) * side / image_size - 0.5
+    rounded down and the next.
+    """
+    return min(side, (2 * length - 1) * side // (2 * image_size) + 2)
+
+
+def _mean_probability(logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean sigmoid [Q] of the logits [Q, H, W] above 0, which `masks` are; overwrites the logits.
+
+    sigmoid(x) = 0.5 + 0.5 * tanh(x / 2): background counts as exact zeros in the sum.
+    """
+    count = masks.sum(dim=(1, 2))
+    above = logits.clamp_(min=0).mul_(0.5).tanh_().sum(dim=(1, 2))
+    return torch.where(count > 0, 0.5 + 0.5 * above / count.clamp(min=1), 0.0)
 
 
 def pack_masks(masks: Tensor) -> list[bytes]:
@@ -54,15 +78,18 @@ def pack_masks(masks: Tensor) -> list[bytes]:
 
 
 def pack_bits(masks: Tensor) -> Tensor:
-    """`pack_masks`, left on the device: uint8 [Q, bytes]. Nothing waits for the device."""
+    """`pack_masks`, left on the device: uint8 [Q, bytes]. Nothing waits for the device.
+
+    Eight pixels are one 64-bit number, whose product with `_GATHER` has all of them in its highest
+    byte: the partial products lie on different bits, so nothing is carried.
+    """
     count, height, width = masks.shape
-    place = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
     packed = torch.empty((count, -(-height * width // 8)), dtype=torch.uint8, device=masks.device)
     # One by one: a large image's masks would take eight times their memory at once.
     for row, mask in zip(packed, masks, strict=True):
-        bits = mask.t().flatten().to(torch.uint8)
-        bits = functional.pad(bits, (0, -bits.numel() % 8)).view(-1, 8)
-        torch.sum(bits * place, dim=1, dtype=torch.uint8, out=row)
+        pixels = mask.t().flatten().view(torch.uint8)
+        eights = functional.pad(pixels, (0, -pixels.numel() % 8)).view(torch.int64)
+        row.copy_((eights * _GATHER) >> 56)
     return packed
 
 

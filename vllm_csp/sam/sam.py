@@ -89,12 +89,13 @@ class Sam(nn.Module):
         queries: Tensor,
         owner: Sequence[int] | None = None,
         rows_at_once: int | None = None,
+        seen: Sequence[tuple[int, int]] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode one mask per query, over any mix of images.
 
         `image_embeddings`: [I, C, h, w]; query q is about image `owner[q]`, or q without `owner`.
         `queries`: [Q, C], any float dtype. `rows_at_once` bounds memory; like Q itself it changes
-        results by rounding only.
+        results by rounding only. `seen`: see `MaskDecoder.forward`.
         Returns: logits [Q, 4h, 4w] and predicted IoU [Q], in the module's dtype. LISA never trains
         the IoU head: see `postprocess.masks_from_logits` for a score.
         Raises: ValueError when the two disagree on Q.
@@ -111,6 +112,7 @@ class Sam(nn.Module):
             dense,
             owner,
             rows_at_once,
+            seen,
         )
         return logits, predicted_iou
 

@@ -31,7 +31,7 @@ def two_way(
     `prompts`: [Q, T, C]. Returns: tokens [Q, T, C] and cells [Q, P, C].
     """
     tokens = prompts
-    for layer in transformer.layers:
+    for index, layer in enumerate(transformer.layers):
         if layer.skip_first_layer_pe:
             tokens = layer.self_attn(q=tokens, k=tokens, v=tokens)
         else:
@@ -43,8 +43,12 @@ def two_way(
         )
         tokens = layer.norm2(tokens)
         tokens = layer.norm3(tokens + layer.mlp(tokens))
+        # The first layer's cells are their image's, which all queries about it share.
+        ours = index > 0 and not torch.is_grad_enabled()
         pixels = layer.norm4(
-            look_at_tokens(layer.cross_attn_image_to_token, pixels, keyed, tokens + prompts, tokens)
+            look_at_tokens(
+                layer.cross_attn_image_to_token, pixels, keyed, tokens + prompts, tokens, ours
+            )
         )
         keyed = pixels + pixel_pe
     final = transformer.final_attn_token_to_image
@@ -67,11 +71,16 @@ def look_at_pixels(attention: Attention, tokens: Tensor, keys: Tensor, values: T
 
 
 def look_at_tokens(
-    attention: Attention, pixels: Tensor, queries: Tensor, keys: Tensor, values: Tensor
+    attention: Attention,
+    pixels: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    in_place: bool = False,
 ) -> Tensor:
     """Cells attend to tokens; returns `pixels` [Q, P, C] plus what they see.
 
-    `queries`: [Q, P, C]. `keys`, `values`: [Q, T, C].
+    `queries`: [Q, P, C]. `keys`, `values`: [Q, T, C]. `in_place`: `pixels` may be overwritten.
     """
     rows, count, channels = keys.shape
     heads = attention.num_heads
@@ -88,7 +97,7 @@ def look_at_tokens(
     # Weights of a head sum to 1, so every head can bring its part of the bias.
     shown = torch.matmul(shown, out) + attention.out_proj.bias / heads
     shown = shown.transpose(1, 2).reshape(rows, count * heads, channels)
-    return torch.baddbmm(pixels, weights.transpose(1, 2), shown)
+    return torch.baddbmm(pixels, weights.transpose(1, 2), shown, out=pixels if in_place else None)
 
 
 def _heads(rows: Tensor, heads: int) -> Tensor:
