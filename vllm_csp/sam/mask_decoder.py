@@ -20,6 +20,9 @@ MULTIMASK_OUTPUTS = 3
 IOU_HEAD_DEPTH = 3
 IOU_HEAD_HIDDEN_DIM = 256
 
+# The one of the predicted IoU and that of LISA's mask.
+TOKENS_READ = 2
+
 # Rows at once: a GPU wants work for all of it, a CPU's cache holds little.
 GPU_ROWS = 64
 CPU_ROWS = 8
@@ -79,19 +82,17 @@ class MaskDecoder(UpstreamMaskDecoder):
         if rows == 0:
             return logits, image_embeddings.new_empty(0)
         # Once per image, however many rows are about it.
-        pixel_pe = _cells(image_pe)
+        [pixel_pe] = _cells(image_pe)
         pixels = _cells(image_embeddings + dense_prompts)
-        keyed = pixels + pixel_pe
         predicted_iou = []
         for start in range(0, rows, step):
             some = slice(start, start + step)
-            images = _take(owner[some])
             tokens, cells = two_way(
                 self.transformer,
-                pixels[images],
-                keyed[images],
+                pixels[_take(owner[some])],
                 pixel_pe,
                 self._prompts(sparse_prompts[some]),
+                TOKENS_READ,
             )
             mask_query: Tensor = self.output_hypernetworks_mlps[0](tokens[:, 1])
             part = grid if seen is None else _cells_seen([seen[image] for image in owner[some]])
