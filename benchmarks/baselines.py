@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaForCausalLM
 
+from benchmarks.plain_tiny_vit import encode_plainly
 from vllm_csp.images import CLIP_MEAN, CLIP_STD, clip_crop, sam_resize, to_rgb
 from vllm_csp.models.config import LisaConfig, resolve_vision_tower
 from vllm_csp.models.conversation import Turn, build_prompt
@@ -34,6 +35,7 @@ from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.sam.encoder_kind import read_geometry
 from vllm_csp.sam.mask_decoder import MaskDecoder
 from vllm_csp.sam.sam import Sam
+from vllm_csp.sam.tiny_vit import TinyVitEncoder
 from vllm_csp.sam.upstream import ImageEncoderViT
 from vllm_csp.sam.upstream import MaskDecoder as ShippedMaskDecoder
 from vllm_csp.sam.vit import VitEncoder
@@ -137,12 +139,12 @@ class Baseline:
         return torch.cat((before, image_rows, after))
 
     def shipped_encoder(self, pixels: Tensor) -> Tensor:
-        """segment-anything's own encoder; other kinds have none but ours."""
+        """segment-anything's own encoder, or MobileSAM's steps one by one."""
         encoder = self.sam.image_encoder
-        if isinstance(encoder, VitEncoder):
-            return ImageEncoderViT.forward(encoder, pixels)
-        embedding: Tensor = encoder(pixels)
-        return embedding
+        if isinstance(encoder, TinyVitEncoder):
+            return encode_plainly(encoder, pixels)
+        assert isinstance(encoder, VitEncoder)
+        return ImageEncoderViT.forward(encoder, pixels)
 
     def shipped_masks(self, embedding: Tensor, queries: Tensor, image: Image.Image) -> list[Mask]:
         """segment-anything's mask decoder on one image [C, h, w], and LISA's way to masks."""

@@ -4,8 +4,9 @@
 
 `loop`: segment-anything's mask decoder, one image at a time, masks in fp32 at full resolution to
 the host, thresholded and run-length encoded there. `batch`: ours: one call for all queries,
-thresholded and packed to bits on the device. Both begin with image embeddings and queries, and end
-with COCO RLE. Random weights of SAM's own decoder sizes. `least_iou` compares the masks of both.
+thresholded and packed to bits on the device. Both begin with image embeddings and queries, of
+LISA-mini asked about held-out scenes, and end with COCO RLE. `--checkpoint ''` has random weights,
+whose masks are noise with long run lengths. `least_iou` compares the masks of both.
 Every implementation and dtype runs in its own process, repeats go round all of them. The last line
 on stdout is one JSON document; rows go to benchmarks/results/decode-masks.csv.
 """
@@ -15,9 +16,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.ceiling import Part, measured_rates, print_card
@@ -25,11 +28,16 @@ from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
 from benchmarks.overlap import overlaps
 from benchmarks.plots import plot_lines
 from benchmarks.report import RESULTS, report_rows
+from vllm_csp.mini import MINI
 
 if TYPE_CHECKING:
     from vllm_csp.sam.mask_service import MaskService
 
 IMPLEMENTATIONS = ("loop", "batch")
+
+Key = tuple[str, str, int, int]
+"""Implementation, dtype, queries, queries per image."""
+Seconds = dict[Key, list[float]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,39 +50,70 @@ def main(argv: Sequence[str] | None = None) -> None:
     for dtype in arguments.dtypes:
         part = Part("one mask", arguments.gflop * 1e9, 4 << 20)
         cards[dtype] = print_card([part], measured_rates(dtype), f"mask decoding, {dtype}")
-    seconds: dict[tuple[str, str, int, int], list[float]] = {}
-    areas: dict[tuple[str, str, int, int], list[Any]] = {}
-    for repeat in range(arguments.repeats):
-        for name, dtype in product(IMPLEMENTATIONS, arguments.dtypes):
-            cell = ["--cell", name, "--dtypes", dtype]
-            cell += ["--queries", *map(str, arguments.queries)]
-            cell += ["--per-image", *map(str, arguments.per_image)]
-            cell += ["--width", str(arguments.width), "--height", str(arguments.height)]
-            for one in run_cell("benchmarks.decode_masks", cell, KEEP_MEMORY):
-                key = (name, dtype, one["queries"], one["per_image"])
-                seconds.setdefault(key, []).append(one["seconds"])
-                areas[key] = one["masks"]
-            print(f"repeat {repeat + 1} {name} {dtype} done", file=sys.stderr, flush=True)
-    rows = [_row(key, seconds, areas, cards, arguments.gflop) for key in seconds]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "work.pt"
+        _write_work(file, arguments)
+        seconds, masks = _measured(file, arguments)
+    rows = [_row(key, seconds, masks, cards, arguments.gflop) for key in seconds]
     names = ("width", "height", "repeats")
     setting = {name: getattr(arguments, name) for name in names}
+    setting["checkpoint"] = Path(arguments.checkpoint).name
     report_rows("decode-masks", "mask decoding", rows, {**setting, "ceiling": cards})
     lines = [{**row, "by": f"{row['implementation']} {row['dtype']}"} for row in rows]
     alone = [row for row in lines if row["per_image"] == arguments.per_image[0]]
     plot_lines(RESULTS / "decode-masks.png", alone, "queries", "ms_per_mask", "by", "mask decoding")
 
 
+def _write_work(file: Path, arguments: argparse.Namespace) -> None:
+    """Once for all cells."""
+    import torch
+
+    from benchmarks.mask_work import random_work, trained_work
+
+    images, per_image = max(arguments.queries), max(arguments.per_image)
+    if arguments.checkpoint:
+        size = (arguments.height, arguments.width)
+        work = trained_work(arguments.checkpoint, images, per_image, size)
+    else:
+        work = random_work(images, per_image)
+    torch.save(work, file)
+    print(f"embeddings of {images} images made", file=sys.stderr, flush=True)
+
+
+def _measured(file: Path, arguments: argparse.Namespace) -> tuple[Seconds, dict[Key, list[Any]]]:
+    """Seconds of every repeat, and masks, of all cells."""
+    seconds: Seconds = {}
+    masks: dict[Key, list[Any]] = {}
+    for repeat in range(arguments.repeats):
+        for name, dtype in product(IMPLEMENTATIONS, arguments.dtypes):
+            cell = ["--cell", name, "--dtypes", dtype, "--work", str(file)]
+            cell += [f"--checkpoint={arguments.checkpoint}"]
+            cell += ["--queries", *map(str, arguments.queries)]
+            cell += ["--per-image", *map(str, arguments.per_image)]
+            cell += ["--width", str(arguments.width), "--height", str(arguments.height)]
+            for one in run_cell("benchmarks.decode_masks", cell, KEEP_MEMORY):
+                key = (name, dtype, one["queries"], one["per_image"])
+                seconds.setdefault(key, []).append(one["seconds"])
+                masks[key] = one["masks"]
+            print(f"repeat {repeat + 1} {name} {dtype} done", file=sys.stderr, flush=True)
+    return seconds, masks
+
+
 def measure(name: str, dtype: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Seconds of each number of queries, in this process, and the masks of the last call."""
     import torch
 
+    from benchmarks.mask_work import decoder, load_work
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    service = _service(dtype, device)
+    service = decoder(arguments.checkpoint, dtype, device)
+    like = next(service._sam[0].parameters())
+    size = (arguments.height, arguments.width)
     found = []
     for queries, per_image in product(arguments.queries, arguments.per_image):
         if queries % per_image:
             continue
-        work = _work(queries, per_image, dtype, device, (arguments.height, arguments.width))
+        work = load_work(arguments.work, queries // per_image, per_image, like, size)
         run = {"loop": _loop, "batch": _batch}[name](service, *work)
         masks = run()
         runs = []
@@ -91,36 +130,6 @@ def measure(name: str, dtype: str, arguments: argparse.Namespace) -> list[dict[s
             }
         )
     return found
-
-
-def _service(dtype: str, device: str) -> MaskService:
-    import torch
-
-    from vllm_csp.sam.mask_service import MaskService
-    from vllm_csp.sam.sam import Sam
-    from vllm_csp.standin import SAM
-
-    torch.manual_seed(0)
-    return MaskService(Sam(SAM).to(device, getattr(torch, dtype)).eval(), 1)
-
-
-def _work(
-    queries: int, per_image: int, dtype: str, device: str, size: tuple[int, int]
-) -> tuple[list[Any], list[Any]]:
-    """Images with embeddings, and each one's queries."""
-    import torch
-
-    from vllm_csp.images import sam_input_size
-    from vllm_csp.sam.embedding_cache import ImageEmbedding
-
-    torch.manual_seed(1)
-    count = queries // per_image
-    embeddings = torch.randn(count, 256, 64, 64).to(device, getattr(torch, dtype))
-    # As the cache of embeddings holds them.
-    embeddings = embeddings.contiguous(memory_format=torch.channels_last)
-    asked = torch.randn(count, per_image, 256).to(device, getattr(torch, dtype))
-    images = [ImageEmbedding(one, sam_input_size(size), size) for one in embeddings]
-    return images, list(asked)
 
 
 def _batch(service: MaskService, images: list[Any], queries: list[Any]) -> Callable[[], Any]:
@@ -172,11 +181,7 @@ def _loop(service: MaskService, images: list[Any], queries: list[Any]) -> Callab
 
 
 def _row(
-    key: tuple[str, str, int, int],
-    seconds: dict[tuple[str, str, int, int], list[float]],
-    masks: dict[tuple[str, str, int, int], list[Any]],
-    cards: dict[str, Any],
-    gflop: float,
+    key: Key, seconds: Seconds, masks: dict[Key, list[Any]], cards: dict[str, Any], gflop: float
 ) -> dict[str, Any]:
     name, dtype, queries, per_image = key
     loop = ("loop", dtype, queries, per_image)
@@ -213,6 +218,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--checkpoint", default=str(MINI), help="Default: LISA-mini; '': random.")
     parser.add_argument("--queries", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--per-image", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
@@ -220,6 +226,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cell", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     arguments.gflop = 0.0 if arguments.cell else counted_gflop()
     return arguments

@@ -5,13 +5,13 @@
     python -m benchmarks.encode --encoders mobile_sam --allocators kept default
 
 Random weights, which take the same time as trained ones. `shipped`: segment-anything's own ViT code
-on the same weights; it runs in fp32 unless cast. `way`: how a ViT's attention is computed, see
-`vllm_csp/sam/window_attention.py`; `unfused`: MobileSAM's without `vllm_csp/sam/fused_gelu.py`;
-`auto` is what the engine takes. Every encoder, implementation, dtype and setting of the allocator
-runs in its own process; repeats go round all of them, and the median over repeats is reported.
-`over_shipped` is the ratio to `shipped` in fp32, of the same repeat. With `--check`, `error` is the
-norm of the difference to shipped fp32 over its norm (needs memory for both). The last line on
-stdout is one JSON document; rows go to benchmarks/results/encode.csv.
+on the same weights, and MobileSAM's steps one by one; they run in fp32 unless cast. `way`: how a
+ViT's attention is computed, see `vllm_csp/sam/window_attention.py`; `unfused`: MobileSAM's without
+`vllm_csp/sam/fused_gelu.py`; `auto` is what the engine takes. Every encoder, implementation, dtype
+and setting of the allocator runs in its own process; repeats go round all of them, and the median
+over repeats is reported. `over_shipped` is the ratio to `shipped` in fp32, of the same repeat. With
+`--check`, `error` is the norm of the difference to shipped fp32 over its norm (needs memory for
+both). The last line on stdout is one JSON document; rows go to benchmarks/results/encode.csv.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
     if way == "unfused":
         from vllm_csp.sam import fused_gelu
 
-        fused_gelu.can_fuse = lambda tensor: False
+        fused_gelu.can_fuse = lambda *_: False
     elif way != "auto":
         from vllm_csp.sam import window_attention
 
@@ -113,7 +113,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
         pixels = torch.randn(max(arguments.batches), 3, side, side)
     exact = None
     with torch.inference_mode():
-        if arguments.check and encoder in ("vit_h", "tiny"):
+        if arguments.check and encoder != "clip":
             exact = _runner(model, "shipped")(pixels[:1])
         model = model.to(getattr(torch, dtype))
         pixels = pixels.to(getattr(torch, dtype))
@@ -147,18 +147,22 @@ def _wait(device: str) -> None:
 
 
 def _runner(model: nn.Module, implementation: str) -> Callable[[Tensor], Tensor]:
+    from benchmarks.plain_tiny_vit import encode_plainly
+    from vllm_csp.sam.tiny_vit import TinyVitEncoder
     from vllm_csp.sam.upstream import ImageEncoderViT
 
-    if implementation == "shipped":
-        return lambda pixels: ImageEncoderViT.forward(model, pixels)  # type: ignore[arg-type]
-    return lambda pixels: model(pixels)
+    if implementation != "shipped":
+        return lambda pixels: model(pixels)
+    if isinstance(model, TinyVitEncoder):
+        return lambda pixels: encode_plainly(model, pixels)
+    return lambda pixels: ImageEncoderViT.forward(model, pixels)  # type: ignore[arg-type]
 
 
 def _exists(encoder: str, implementation: str, way: str, dtype: str, allocator: str) -> bool:
-    """Only ViTs have attention of several kinds, and an implementation of segment-anything."""
+    """Only ViTs have attention of several kinds; CLIP runs as transformers ship it."""
     is_vit = encoder in ("vit_h", "tiny")
     if implementation == "shipped":
-        return is_vit and way == "auto"
+        return encoder != "clip" and way == "auto"
     return way == "auto" or (encoder == "mobile_sam" if way == "unfused" else is_vit)
 
 
