@@ -39,7 +39,7 @@ TEXT_TOKENS = 60
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all systems and report, or one baseline when called by itself."""
-    arguments = _arguments(argv)
+    arguments = parse(argv)
     if arguments.cell:
         from benchmarks.timed_baselines import measure_baseline
 
@@ -126,7 +126,8 @@ def _passed_on(arguments: argparse.Namespace) -> list[str]:
     return [*options, "--per-image", *map(str, arguments.per_image)]
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a run, of which `growth` makes its own."""
     parser = argparse.ArgumentParser(
         prog="vllm-csp bench e2e",
         description=__doc__,

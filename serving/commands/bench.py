@@ -14,6 +14,7 @@ BENCHMARKS = {
     "encode": "Seconds per image of SAM's and CLIP's image encoders, and of segment-anything.",
     "decode-masks": "Milliseconds per mask, batched, and in a loop over images.",
     "e2e": "Questions per second over HTTP, beside LISA's loop and Hugging Face's generate.",
+    "growth": "Questions per second as clients, questions, image tokens and answers grow.",
     "waterfall": "Where a request's time goes.",
     "client-files": "Photos and questions for `vllm bench serve --dataset-name custom_image`.",
     "gpu": "Everything a GPU is asked, within a time limit, resumable.",

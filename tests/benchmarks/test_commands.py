@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from benchmarks import client_files
 from benchmarks.calls import calls, plan
 from benchmarks.ceiling import LISA_7B, Rates, llm_decode, llm_prefill
-from benchmarks.e2e import _arguments as e2e_arguments
+from benchmarks.e2e import parse as e2e_arguments
 from benchmarks.overlap import accuracy, overlaps
 from benchmarks.questions import photo
 from benchmarks.report import report_rows

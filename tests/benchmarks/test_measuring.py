@@ -64,8 +64,8 @@ def test_a_smaller_image_has_the_tokens_of_csp_on_average() -> None:
     mean = policy("csp", 32, 256, preset="65").mean_visual_tokens_per_layer
     assert pytest.approx(mean, rel=0.1) == SMALLER_TOKENS
     with pytest.raises(SystemExit):
-        e2e._arguments(["--systems", SMALLER, "--checkpoint", "somewhere"])
-    assert SMALLER not in e2e._arguments(["--checkpoint", "somewhere"]).systems
+        e2e.parse(["--systems", SMALLER, "--checkpoint", "somewhere"])
+    assert SMALLER not in e2e.parse(["--checkpoint", "somewhere"]).systems
 
 
 def test_whole_stages_leave_nothing_out() -> None:
