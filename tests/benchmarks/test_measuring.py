@@ -85,7 +85,8 @@ def test_a_cell_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_cells_of_encoders_that_do_not_exist_are_left_out() -> None:
     assert encode._exists("vit_h", "shipped", "auto", "float32", "kept")
-    assert not encode._exists("mobile_sam", "shipped", "auto", "float32", "kept")
+    assert encode._exists("mobile_sam", "shipped", "auto", "float32", "kept")
+    assert not encode._exists("clip", "shipped", "auto", "float32", "kept")
     assert not encode._exists("clip", "ours", "fused", "float32", "kept")
     assert encode._exists("mobile_sam", "ours", "unfused", "bfloat16", "kept")
     assert not encode._exists("vit_h", "ours", "unfused", "bfloat16", "kept")
