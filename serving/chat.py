@@ -241,7 +241,7 @@ def _answer_of(request: ChatCompletionRequest) -> Answer:
 
 
 def _has_image(request: ChatCompletionRequest) -> bool:
-    contents = [message.get("content") for message in request.messages]
+    contents = [one.get("content") for one in request.messages if isinstance(one, dict)]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return any("image" in str(part.get("type")) for part in parts if isinstance(part, dict))
 

@@ -152,6 +152,10 @@ MESSAGES = {
         [user("Hi"), {"role": "assistant", "content": [picture_part(FINE)]}, user("Hi")],
         "user message",
     ),
+    "an author for a role, as gpt-oss has": (
+        [{"author": {"role": "user"}, "content": []}],
+        "message 0 has an author",
+    ),
     "a picture in the system message": (
         [{"role": "system", "content": [picture_part(FINE)]}, user("Hi")],
         "user message",
@@ -162,6 +166,14 @@ MESSAGES = {
 @pytest.mark.parametrize(("messages", "reason"), MESSAGES.values(), ids=MESSAGES)
 def test_wrong_messages(server: Server, messages: list[dict[str, Any]], reason: str) -> None:
     assert reason in refused(server, body(*messages))
+
+
+def test_a_wrong_message_is_not_tokenized_either(server: Server) -> None:
+    messages = [{"author": {"role": "user"}, "content": []}]
+    with server.client() as client:
+        reply = client.post("/tokenize", json={"messages": messages})
+    assert reply.status_code == 400, reply.text
+    assert "message 0 has an author" in reply.text
 
 
 FIELDS: dict[str, tuple[dict[str, Any], str]] = {

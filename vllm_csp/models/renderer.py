@@ -95,7 +95,7 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
     ) -> tuple[list[ConversationMessage], DictPrompt]:
         """Prompt of chat messages; see `render_messages_async`."""
         parsed = parse_chat_messages(
-            messages,
+            _plain(messages),
             self.model_config,
             content_format="openai",
             media_io_kwargs=params.media_io_kwargs,
@@ -112,7 +112,7 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
         content hash as "image_key", for the steps after the engine.
         """
         parsed = await parse_chat_messages_async(
-            messages,
+            _plain(messages),
             self.model_config,
             content_format="openai",
             media_io_kwargs=params.media_io_kwargs,
@@ -140,6 +140,17 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
             prompt["multi_modal_uuids"] = {"image": [one.key for one in named]}
             _attach(conversation, named)
         return conversation, prompt
+
+
+def _plain(messages: list[ChatCompletionMessageParam]) -> list[ChatCompletionMessageParam]:
+    """The messages, unless vLLM took one for a message of its Harmony format, made for gpt-oss."""
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise VLLMValidationError(
+                f"message {index} has an author; LISA's messages have `role` and `content`",
+                parameter="messages",
+            )
+    return messages
 
 
 def _named_images(mm_data: Mapping[str, Any] | None) -> list[NamedImage]:
