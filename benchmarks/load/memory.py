@@ -1,4 +1,9 @@
-"""Resident memory of a server's processes while it is under load."""
+"""Memory of a server's processes while it is under load.
+
+Resident pages of their own only. Those of files come and go with what the kernel needs elsewhere,
+and those of the buffers in shared memory through which vLLM's processes talk come one by one until
+all of a buffer have been used: neither is a leak.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +48,7 @@ class Memory:
             for process in self._root.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     name = f"{process.name()} {process.pid}"
-                    size = process.memory_info().rss / MEBIBYTE
+                    size = _own_bytes(process) / MEBIBYTE
                     self.samples.setdefault(name, []).append((now, size))
             await asyncio.sleep(INTERVAL)
 
@@ -57,6 +62,11 @@ class Memory:
         ]
 
 
+def _own_bytes(process: psutil.Process) -> int:
+    memory = process.memory_info()
+    return int(memory.rss - memory.shared)
+
+
 def series(samples: list[tuple[float, float]], points: int = 30) -> list[int]:
     """Sizes at equal distances, to see the shape of a growth."""
     step = max(1, len(samples) // points)
@@ -67,8 +77,7 @@ def trend(samples: list[tuple[float, float]]) -> dict[str, Any]:
     """Least squares over (seconds, MiB) after the warm-up.
 
     within_noise: the growth over the time looked at is less than what single samples scatter around
-    the line, twice, or less than 1 %; or the process was larger in the warm-up (the kernel takes
-    pages of files back when others want memory, and they come again).
+    the line, twice, or less than 1 %; or the process was larger in the warm-up.
     """
     before = samples[: int(WARM_UP * len(samples))]
     after = samples[len(before) :]
