@@ -10,7 +10,8 @@ import torch
 
 from vllm_csp.sam.embedding_cache import ImageEmbedding
 from vllm_csp.sam.mask_service import MaskService
-from vllm_csp.sam.postprocess import masks_from_logits, rows_seen, unpack_mask
+from vllm_csp.sam.postprocess import masks_from_logits, unpack_mask
+from vllm_csp.sam.resize import rows_seen
 from vllm_csp.sam.sam import Sam
 
 SIZES = ((40, 30), (7, 9), (33, 64))

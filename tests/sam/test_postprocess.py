@@ -4,7 +4,8 @@ import torch
 from pycocotools import mask as coco
 from torch.nn import functional
 
-from vllm_csp.sam.postprocess import masks_from_logits, pack_masks, rows_seen, unpack_mask
+from vllm_csp.sam.postprocess import masks_from_logits, pack_masks, unpack_mask
+from vllm_csp.sam.resize import rows_seen
 
 
 def low_res(rows: int) -> torch.Tensor:

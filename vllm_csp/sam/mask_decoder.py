@@ -84,12 +84,15 @@ class MaskDecoder(UpstreamMaskDecoder):
         # Once per image, however many rows are about it.
         [pixel_pe] = _cells(image_pe)
         pixels = _cells(image_embeddings + dense_prompts)
+        keyed = pixels + pixel_pe
         predicted_iou = []
         for start in range(0, rows, step):
             some = slice(start, start + step)
+            images = _take(owner[some])
             tokens, cells = two_way(
                 self.transformer,
-                pixels[_take(owner[some])],
+                pixels[images],
+                keyed[images],
                 pixel_pe,
                 self._prompts(sparse_prompts[some]),
                 TOKENS_READ,
@@ -140,7 +143,7 @@ def _corner(cells: Tensor, grid: tuple[int, int], part: tuple[int, int]) -> Tens
     if part == grid:
         return cells
     corner = cells.view(len(cells), *grid, -1)[:, : part[0], : part[1]]
-    return corner.flatten(1, 2)
+    return corner.flatten(1, 2).contiguous()
 
 
 def _cells_seen(seen: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from vllm_csp.sam.embedding_cache import EmbeddingCache, ImageEmbedding
-from vllm_csp.sam.postprocess import fetch_masks, masks_from_logits, pack_bits, rows_seen
+from vllm_csp.sam.postprocess import fetch_masks, masks_from_logits, pack_bits
+from vllm_csp.sam.resize import rows_seen
 from vllm_csp.sam.sam import Sam
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vllm_csp.sam.resize import to_original
+
 PIXELS_PER_CHUNK = 1 << 24
 
 # Bit 8 * i of a product with it is found again at bit 63 - i; as a signed number.
@@ -33,29 +35,17 @@ def masks_from_logits(
     Upstream: LISA `model/segment_anything/modeling/sam.py`, `postprocess_masks`.
     """
     height, width = original_size
-    rows, side = low_res.shape[0], low_res.shape[-1]
-    masks = torch.empty((rows, height, width), dtype=torch.bool, device=low_res.device)
-    scores = torch.zeros(rows, dtype=torch.float32, device=low_res.device)
-    step = max(1, pixels_per_chunk // max(height * width, image_size**2))
-    seen = [rows_seen(length, side, image_size) for length in input_size]
-    upscaled = (seen[0] * image_size // side, seen[1] * image_size // side)
+    rows, device = low_res.shape[0], low_res.device
+    # Column after column, as logits come and bits are packed.
+    masks = torch.empty((rows, width, height), dtype=torch.bool, device=device).transpose(1, 2)
+    scores = torch.zeros(rows, dtype=torch.float32, device=device)
+    step = max(1, pixels_per_chunk // (height * width))
     for start in range(0, rows, step):
         part = slice(start, start + step)
-        inside = low_res[part, : seen[0], : seen[1]]
-        square = _resize(inside.unsqueeze(1).float(), upscaled)
-        logits = _resize(square[..., : input_size[0], : input_size[1]], original_size)[:, 0]
+        logits = to_original(low_res[part], input_size, original_size, image_size)
         torch.gt(logits, 0, out=masks[part])
         scores[part] = _mean_probability(logits, masks[part])
     return masks, scores
-
-
-def rows_seen(length: int, side: int, image_size: int) -> int:
-    """How many of `side` rows the first `length` of `image_size` upscaled ones depend on.
-
-    Bilinear without aligned corners: row i lies between rows (i + 0.5) * side / image_size - 0.5
-    rounded down and the next.
-    """
-    return min(side, (2 * length - 1) * side // (2 * image_size) + 2)
 
 
 def _mean_probability(logits: Tensor, masks: Tensor) -> Tensor:
@@ -119,7 +109,3 @@ def unpack_mask(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         raise ValueError(f"{len(data)} bytes do not hold a mask of {height} x {width} pixels")
     bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=height * width)
     return bits.astype(np.bool_).reshape(width, height).T
-
-
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(images, size, mode="bilinear", align_corners=False)

@@ -21,14 +21,16 @@ from vllm_csp.sam.upstream import Attention, TwoWayTransformer
 def two_way(
     transformer: TwoWayTransformer,
     pixels: Tensor,
+    keyed: Tensor,
     pixel_pe: Tensor,
     prompts: Tensor,
     tokens_read: int,
 ) -> tuple[Tensor, Tensor]:
     """What `TwoWayTransformer.forward` computes.
 
-    `pixels`: [Q, P, C], the cells of each row's image. `pixel_pe`: [P, C]. `prompts`: [Q, T, C].
-    Returns: the first `tokens_read` tokens [Q, tokens_read, C], and cells [Q, P, C].
+    `pixels`: [Q, P, C], the cells of each row's image; `keyed`: the same plus `pixel_pe` [P, C].
+    `prompts`: [Q, T, C]. Returns: the first `tokens_read` tokens [Q, tokens_read, C], and cells
+    [Q, P, C].
     """
     tokens = prompts
     for index, layer in enumerate(transformer.layers):
@@ -39,7 +41,7 @@ def two_way(
             tokens = tokens + layer.self_attn(q=placed, k=placed, v=tokens)
         tokens = layer.norm1(tokens)
         tokens = tokens + look_at_pixels(
-            layer.cross_attn_token_to_image, tokens + prompts, pixels, pixel_pe
+            layer.cross_attn_token_to_image, tokens + prompts, keyed, pixels
         )
         tokens = layer.norm2(tokens)
         tokens = layer.norm3(tokens + layer.mlp(tokens))
@@ -47,25 +49,24 @@ def two_way(
         ours = index > 0 and not torch.is_grad_enabled()
         pixels = layer.norm4(
             look_at_tokens(
-                layer.cross_attn_image_to_token, pixels, pixel_pe, tokens + prompts, tokens, ours
+                layer.cross_attn_image_to_token, pixels, keyed, tokens + prompts, tokens, ours
             )
         )
+        keyed = pixels + pixel_pe
     final = transformer.final_attn_token_to_image
     tokens, prompts = tokens[:, :tokens_read], prompts[:, :tokens_read]
-    tokens = tokens + look_at_pixels(final, tokens + prompts, pixels, pixel_pe)
+    tokens = tokens + look_at_pixels(final, tokens + prompts, keyed, pixels)
     return transformer.norm_final_attn(tokens), pixels
 
 
-def look_at_pixels(
-    attention: Attention, tokens: Tensor, pixels: Tensor, pixel_pe: Tensor
-) -> Tensor:
-    """Tokens [Q, T, C] attend to cells [Q, P, C], placed by [P, C]; returns [Q, T, C]."""
+def look_at_pixels(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Tokens [Q, T, C] attend to cells [Q, P, C]; returns [Q, T, C]."""
     rows, count, _ = tokens.shape
     queries = _heads(attention.q_proj(tokens), attention.num_heads) * _scale(attention)
     # The keys' bias adds the same to all scores of a token, which softmax does not see.
     folded = torch.matmul(queries, _per_head(attention.k_proj.weight, attention.num_heads))
-    scores = _scores(folded.reshape(rows, -1, folded.shape[-1]), pixels, pixel_pe)
-    seen = torch.bmm(scores.softmax(dim=-1), pixels).view(rows, attention.num_heads, count, -1)
+    scores = torch.bmm(folded.reshape(rows, -1, folded.shape[-1]), keys.transpose(1, 2))
+    seen = torch.bmm(scores.softmax(dim=-1), values).view(rows, attention.num_heads, count, -1)
     weight = _per_head(attention.v_proj.weight, attention.num_heads)
     seen = torch.matmul(seen, weight.transpose(1, 2)).transpose(1, 2).flatten(2)
     attended: Tensor = attention.out_proj(seen + attention.v_proj.bias)
@@ -75,14 +76,14 @@ def look_at_pixels(
 def look_at_tokens(
     attention: Attention,
     pixels: Tensor,
-    pixel_pe: Tensor,
+    queries: Tensor,
     keys: Tensor,
     values: Tensor,
     in_place: bool = False,
 ) -> Tensor:
     """Cells attend to tokens; returns `pixels` [Q, P, C] plus what they see.
 
-    `pixel_pe`: [P, C]. `keys`, `values`: [Q, T, C]. `in_place`: `pixels` may be overwritten.
+    `queries`: [Q, P, C]. `keys`, `values`: [Q, T, C]. `in_place`: `pixels` may be overwritten.
     """
     rows, count, channels = keys.shape
     heads = attention.num_heads
@@ -92,7 +93,7 @@ def look_at_tokens(
     # Tokens first, cells last: softmax over the few tokens then runs along whole rows of cells.
     folded = folded.transpose(1, 2).reshape(rows, count * heads, channels)
     offset = offset.transpose(1, 2).reshape(rows, count * heads, 1)
-    scores = _scores(folded, pixels, pixel_pe, offset)
+    scores = torch.baddbmm(offset, folded, queries.transpose(1, 2))
     weights = scores.view(rows, count, -1).softmax(dim=1).view_as(scores)
     shown = _heads(attention.v_proj(values), heads)
     out = attention.out_proj.weight.view(channels, heads, -1).permute(1, 2, 0)
@@ -100,25 +101,6 @@ def look_at_tokens(
     shown = torch.matmul(shown, out) + attention.out_proj.bias / heads
     shown = shown.transpose(1, 2).reshape(rows, count * heads, channels)
     return torch.baddbmm(pixels, weights.transpose(1, 2), shown, out=pixels if in_place else None)
-
-
-def _scores(
-    folded: Tensor, pixels: Tensor, pixel_pe: Tensor, offset: Tensor | None = None
-) -> Tensor:
-    """Scores [Q, S, P] of folded tokens [Q, S, C] with cells [Q, P, C] in places [P, C].
-
-    A place gives the same to all queries' cells, so its part is one small product, and the sum of
-    cells and places need not be made. `offset`: [Q, S, 1].
-    """
-    placed = torch.matmul(folded, pixel_pe.t())
-    if offset is not None:
-        placed = placed + offset
-    return torch.baddbmm(
-        placed,
-        folded,
-        pixels.transpose(1, 2),
-        out=None if torch.is_grad_enabled() else placed,
-    )
 
 
 def _heads(rows: Tensor, heads: int) -> Tensor:

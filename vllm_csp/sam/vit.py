@@ -38,7 +38,8 @@ class VitEncoder(ImageEncoderViT):
         `pixels`: [B, 3, S, S], normalised and padded, in the dtype of the weights.
         Returns: [B, C, S / patch, S / patch], same dtype.
         """
-        tokens: Tensor = self.patch_embed(pixels) + self.pos_embed
+        # Upstream's patches lie channel by channel: every norm would copy them, every sum be slow.
+        tokens: Tensor = self.patch_embed(pixels).contiguous() + self.pos_embed
         for block in self.blocks:
             tokens = tokens + attend(block.attn, block.norm1(tokens), block.window_size)
             tokens = tokens + block.mlp(block.norm2(tokens))
