@@ -7,10 +7,11 @@ import torch
 from torch.nn import functional
 
 from vllm_csp.images import sam_input_size
-from vllm_csp.sam.resize import CPU_BAND, Side, resized_side, to_original
+from vllm_csp.sam.resize import CPU_BAND, LONGEST_SIDE, Side, resized_side, to_original
 
 SIDE = 1024
 SIZES = [(480, 640), (640, 427), (1080, 1920), (3000, 2000), (1, 1), (20, 300), (7, 1000)]
+LONG = [(1, LONGEST_SIDE + 1), (5000, 300), (2_000_000, 1)]
 
 
 def logits(rows: int = 2) -> torch.Tensor:
@@ -27,12 +28,20 @@ def two_steps(low: torch.Tensor, inside: tuple[int, int], size: tuple[int, int])
     ]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SIZES + LONG)
 def test_it_is_both_steps_up_to_rounding(size: tuple[int, int]) -> None:
     inside, low = sam_input_size(size), logits()
     found, expected = to_original(low, inside, size, SIDE), two_steps(low, inside, size)
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", LONG)
+def test_no_matrix_is_made_for_a_long_side(size: tuple[int, int]) -> None:
+    """One line of 2^26 pixels is a small file, and would be a matrix of 64 GiB."""
+    before = resized_side.cache_info().misses
+    to_original(logits(1), sam_input_size(size), size, SIDE)
+    assert resized_side.cache_info().misses == before
 
 
 def test_columns_lie_one_after_the_other() -> None:

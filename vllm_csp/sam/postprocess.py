@@ -35,11 +35,11 @@ def masks_from_logits(
     Upstream: LISA `model/segment_anything/modeling/sam.py`, `postprocess_masks`.
     """
     height, width = original_size
-    rows, device = low_res.shape[0], low_res.device
+    rows, side, device = low_res.shape[0], low_res.shape[-1], low_res.device
     # Column after column, as logits come and bits are packed.
     masks = torch.empty((rows, width, height), dtype=torch.bool, device=device).transpose(1, 2)
     scores = torch.zeros(rows, dtype=torch.float32, device=device)
-    step = max(1, pixels_per_chunk // (height * width))
+    step = max(1, pixels_per_chunk // (height * max(width, side)))
     for start in range(0, rows, step):
         part = slice(start, start + step)
         logits = to_original(low_res[part], input_size, original_size, image_size)

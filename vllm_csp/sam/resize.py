@@ -18,7 +18,9 @@ from torch.nn import functional
 
 CPU_BAND = 128
 """Pixels of a side that are made from the same few logits."""
-SIDES_KEPT = 32
+LONGEST_SIDE = 4096
+"""In pixels; beyond it a matrix of a side may be larger than the picture, which may be one line."""
+SIDES_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,11 @@ def to_original(
     """Logits [Q, m, m] at `original_size` (H, W): fp32 [Q, H, W], column after column in memory.
 
     `input_size`: (h, w) of the resized image inside the square of side `image_size`. What lies
-    beyond `rows_seen` of either side is not read.
+    beyond `rows_seen` of either side is not read. Row after row if a side is beyond `LONGEST_SIDE`.
     """
     side, device = low_res.shape[-1], low_res.device
+    if max(original_size) > LONGEST_SIDE:
+        return _in_two_steps(low_res, input_size, original_size, image_size)
     height, width = (
         resized_side(side, image_size, inside, outside, device)
         for inside, outside in zip(input_size, original_size, strict=True)
@@ -67,6 +71,18 @@ def rows_seen(length: int, side: int, image_size: int) -> int:
     rounded down and the next.
     """
     return min(side, (2 * length - 1) * side // (2 * image_size) + 2)
+
+
+def _in_two_steps(
+    low_res: Tensor, input_size: tuple[int, int], original_size: tuple[int, int], image_size: int
+) -> Tensor:
+    side = low_res.shape[-1]
+    seen = [rows_seen(length, side, image_size) for length in input_size]
+    inside = low_res[:, None, : seen[0], : seen[1]].float()
+    upscaled = (seen[0] * image_size // side, seen[1] * image_size // side)
+    square = functional.interpolate(inside, upscaled, mode="bilinear", align_corners=False)
+    cut = square[..., : input_size[0], : input_size[1]]
+    return functional.interpolate(cut, original_size, mode="bilinear", align_corners=False)[:, 0]
 
 
 @lru_cache(maxsize=SIDES_KEPT)
