@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 
 from tests.pictures import encoded, gradient
-from tests.robustness.case import READ_OR_REFUSED, REFUSED
+from tests.robustness.case import READ, READ_OR_REFUSED, REFUSED
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 FINE = encoded(gradient(64, 48))
@@ -37,6 +37,7 @@ def header(
 ROWS = zlib.compress(b"".join(b"\0" + bytes(range(24)) for _ in range(8)))
 DATA = chunk(b"IDAT", ROWS)
 END = chunk(b"IEND", b"")
+LINE = 60_000_000
 
 
 def png(*chunks: bytes) -> Callable[[], bytes]:
@@ -163,6 +164,12 @@ FILES: dict[str, tuple[Callable[[], bytes], frozenset[int]]] = {
     "PNG: EXIF of noise": (
         png(header(), chunk(b"eXIf", b"MM\0\x2a" + b"\xff" * 80), DATA, END),
         READ_OR_REFUSED,
+    ),
+    "PNG: a line of 60 million pixels": (
+        lambda: png(
+            header(LINE, 1, colours=0), chunk(b"IDAT", zlib.compress(bytes(LINE + 1), 1)), END
+        )(),
+        READ,
     ),
     "PNG: no frames": (animated(0), READ_OR_REFUSED),
     "PNG: 2^32 - 1 frames": (animated(2**32 - 1), READ_OR_REFUSED),
