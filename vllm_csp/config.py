@@ -38,9 +38,9 @@ class CspConfig(BaseModel):
         256, ge=1, description="SAM image embeddings kept on the device (2 MiB each in bf16)."
     )
     embedding_host_cache_size: int = Field(
-        1024,
+        0,
         ge=0,
-        description="Further ones in the host's memory, beside a GPU: those that had to go first.",
+        description="Further ones, beside a GPU, in the host's pinned memory: those that had to go.",
     )
     max_masks_per_answer: int = Field(
         32, ge=1, description="Masks decoded per answer; further [SEG] tokens get none."
