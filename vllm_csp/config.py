@@ -40,7 +40,7 @@ class CspConfig(BaseModel):
     embedding_host_cache_size: int = Field(
         0,
         ge=0,
-        description="Further ones, beside a GPU, in the host's pinned memory: those that had to go.",
+        description="Further ones in pinned host memory, beside a GPU: those that had to go.",
     )
     max_masks_per_answer: int = Field(
         32, ge=1, description="Masks decoded per answer; further [SEG] tokens get none."
