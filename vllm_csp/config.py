@@ -34,6 +34,11 @@ class CspConfig(BaseModel):
         "llava_v1",
         description="Conversation template; a request may override it in `chat_template_kwargs`.",
     )
+    share_images: bool = Field(
+        True,
+        description="Questions about one image that begin in one step compute it once, in layers "
+        "whose tokens the image alone chooses. Staged policies; `dense` has the prefix cache.",
+    )
     embedding_cache_size: int = Field(
         256, ge=1, description="SAM image embeddings kept on the device (2 MiB each in bf16)."
     )

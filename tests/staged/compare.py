@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,20 +20,27 @@ def replay(model: Model, prompt: Prompt, plan: Plan, tokens: list[int]) -> Trace
     return model.run(prompt, plan, tokens[:-1], kept)
 
 
-def differences(noted: Noted, trace: Trace) -> dict[str, float]:
+def differences(
+    noted: Noted, trace: Trace, begins: Sequence[int] | None = None
+) -> dict[str, float]:
     """Largest difference of any row noted in any step, per stage and in the final states.
 
-    Fails unless exactly the reference's rows were seen, in their order.
+    Fails unless exactly the reference's rows were seen, in their order; those from position
+    `begins[stage]` on, if that is given.
     """
+    begins = begins or [0] * len(trace.entering)
     found = {}
     for stage, (rows, states) in enumerate(trace.entering):
-        found[f"stage {stage}"] = _furthest(noted.entering[stage], rows, states)
-    found["final"] = _furthest(noted.final, trace.entering[-1][0], trace.final)
+        found[f"stage {stage}"] = _furthest(noted.entering[stage], rows, states, begins[stage])
+    found["final"] = _furthest(noted.final, trace.entering[-1][0], trace.final, begins[-1])
     return found
 
 
-def _furthest(steps: list[tuple[list[int], Tensor]], rows: list[int], states: Tensor) -> float:
+def _furthest(
+    steps: list[tuple[list[int], Tensor]], rows: list[int], states: Tensor, begin: int
+) -> float:
     at = {position: row for row, position in enumerate(rows)}
+    rows = [row for row in rows if row >= begin]
     furthest, seen = 0.0, set()
     for positions, noted in steps:
         window = [row for row in rows if positions[0] <= row <= positions[-1]]

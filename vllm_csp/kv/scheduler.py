@@ -9,7 +9,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.request import Request
 
 from vllm_csp.kv.spec import StageManager, StageSpec
-from vllm_csp.kv.tracker import NO_IMAGE_KEY
+from vllm_csp.kv.tracker import NO_IMAGE_KEY, SAME_IMAGE_KEY
 from vllm_csp.schedules import staged_schedule
 from vllm_csp.tokens import Schedule
 
@@ -28,15 +28,17 @@ class StageScheduler(AsyncScheduler):
 
     def add_request(self, request: Request) -> None:
         """Note the image of a new request before any block is counted for it."""
-        has_image = any(feature.modality == "image" for feature in request.mm_features or ())
-        if has_image:
+        images = [one for one in request.mm_features or () if one.modality == "image"]
+        if images:
             for manager, stage in self._managers():
                 dropped = self._schedule.num_image_tokens - self._schedule.kept_per_stage[stage]
                 manager.drop(request.request_id, dropped)
-        elif request.sampling_params is not None:
-            # The worker sees only token ids, and a client may send an image's without one.
+        if request.sampling_params is not None:
+            # The worker sees only token ids: the same for all images, and a client may send them
+            # without one.
             params = request.sampling_params
-            params.extra_args = {**(params.extra_args or {}), NO_IMAGE_KEY: True}
+            told = {SAME_IMAGE_KEY: images[0].identifier} if images else {NO_IMAGE_KEY: True}
+            params.extra_args = {**(params.extra_args or {}), **told}
         super().add_request(request)
 
     def _try_schedule_encoder_inputs(

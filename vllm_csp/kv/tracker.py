@@ -23,6 +23,7 @@ _trackers: WeakValueDictionary[str, BatchTracker] = WeakValueDictionary()
 SEED_KEY = "csp_seed"
 SCHEDULE_KEY = "csp_schedule"
 NO_IMAGE_KEY = "csp_no_image"
+SAME_IMAGE_KEY = "csp_same_image"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class TrackedRequest:
     """What the plan must know of a request.
 
     prompt_len; where its image lies in it (length 0: none); the seed of random choices; its own
-    schedule, of the engine's layout, if it asked for one.
+    schedule, of the engine's layout, if it asked for one. prefix: the same for all requests whose
+    prompts are the same up to the image's end, None if that is not known.
     """
 
     prompt_len: int
@@ -38,6 +40,7 @@ class TrackedRequest:
     image_len: int
     seed: int
     schedule: Schedule | None = None
+    prefix: tuple[str, bytes] | None = None
 
 
 TEXT_ONLY = TrackedRequest(prompt_len=0, image_start=0, image_len=0, seed=0)
@@ -50,8 +53,15 @@ class BatchTracker:
     ask for `plan` and leave each layer's compact slots in `slot_mappings` for the forward pass.
     """
 
-    def __init__(self, instance_id: str, schedule: Schedule, image_token_id: int) -> None:
+    def __init__(
+        self,
+        instance_id: str,
+        schedule: Schedule,
+        image_token_id: int,
+        share_images: bool = True,
+    ) -> None:
         self.schedule = schedule
+        self.share_images = share_images
         self.rows: dict[int, TrackedRequest] = {}
         self.slot_mappings: dict[str, torch.Tensor] = {}
         self._image_token_id = image_token_id
@@ -69,12 +79,14 @@ class BatchTracker:
         prompt = np.asarray([] if prompt_ids is None else prompt_ids, dtype=np.int64)
         args = extra_args or {}
         start = -1 if args.get(NO_IMAGE_KEY) else self._image_start(prompt)
+        same_image = args.get(SAME_IMAGE_KEY) if self.share_images and start >= 0 else None
         return TrackedRequest(
             prompt_len=len(prompt),
             image_start=max(start, 0),
             image_len=self.schedule.num_image_tokens if start >= 0 else 0,
             seed=int(args.get(SEED_KEY, crc32(prompt.tobytes()))),
             schedule=self._followed(args[SCHEDULE_KEY]) if SCHEDULE_KEY in args else None,
+            prefix=None if same_image is None else (same_image, prompt[:start].tobytes()),
         )
 
     def _image_start(self, prompt: NDArray[np.int64]) -> int:
@@ -102,17 +114,40 @@ class BatchTracker:
         if self._plan is None:
             scheduled = np.diff(query_start_loc.numpy()).astype(np.int64)
             requests = [self.rows.get(row, TEXT_ONLY) for row in range(len(scheduled))]
+            computed = seq_lens.numpy().astype(np.int64) - scheduled
+            image_end = np.array([one.image_start + one.image_len for one in requests])
+            begins = (computed == 0) & (scheduled >= image_end)
             self._plan = TokenPlan.build(
                 Batch(
-                    num_computed_tokens=seq_lens.numpy().astype(np.int64) - scheduled,
+                    num_computed_tokens=computed,
                     num_scheduled_tokens=scheduled,
                     prompt_len=np.array([one.prompt_len for one in requests]),
                     image_start=np.array([one.image_start for one in requests]),
                     image_len=np.array([one.image_len for one in requests]),
+                    prefix_of=self._prefix_of(requests, begins),
+                    shared_stages=np.array(
+                        [(one.schedule or self.schedule).image_stages for one in requests]
+                    ),
                 ),
                 self.schedule,
             )
         return self._plan
+
+    @staticmethod
+    def _prefix_of(
+        requests: Sequence[TrackedRequest], begins: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """For each request the first that begins in this step with the same prefix, or itself."""
+        first: dict[tuple[tuple[str, bytes], Schedule | None], int] = {}
+        return np.array(
+            [
+                first.setdefault((one.prefix, one.schedule), row)
+                if one.prefix is not None and begins[row]
+                else row
+                for row, one in enumerate(requests)
+            ],
+            dtype=np.int64,
+        )
 
     @property
     def current_plan(self) -> TokenPlan:

@@ -138,7 +138,12 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         self.runner: StageRunner | None = None
         self.vision_probe = VisionProbe(self.vision_tower, schedule)
         if schedule is not None:
-            tracker = BatchTracker(vllm_config.instance_id, schedule, config.image_token_index)
+            tracker = BatchTracker(
+                vllm_config.instance_id,
+                schedule,
+                config.image_token_index,
+                settings.share_images,
+            )
             self.runner = self.language_model.model.runner = StageRunner(schedule, tracker)
         self.text_hidden_fcs = build_text_hidden_fcs(config)
         self.masks = MaskService(

@@ -114,6 +114,7 @@ class _Step:
         scorers: Mapping[ScoreSpec, RowScorer] = {}
         last = len(self.schedule.stages) - 1
         for index, stage in enumerate(self.schedule.stages):
+            self._part(index)
             self._choose(index, scorers)
             rows = self.plan.stages[index].fill(self.selected[index])
             scorers = self._scorers(index + 1) if index < last else {}
@@ -132,6 +133,13 @@ class _Step:
             else:
                 self.stream[rows] = x + residual
         return nn.functional.pad(out, (0, 0, 0, self.padding)) if self.padding else out
+
+    def _part(self, index: int) -> None:
+        """Give requests that shared another's rows up to stage `index` these rows' states."""
+        own, other = self.plan.parting(index)
+        if len(own) > 0:
+            device = self.stream.device
+            self.stream[on_device(own, device)] = self.stream[on_device(other, device)]
 
     def _groups(self) -> list[_Group]:
         """The images by schedule; one group unless requests chose their own policies."""
@@ -153,9 +161,12 @@ class _Step:
             probe = SegProbe(self._score_rows(index)["seg"][0], x.device)
             x = torch.cat((x, self.probes))
             positions = torch.cat((positions, self.probe_positions))
+        copied = self.plan.stages[index].copies.rows
+        copies = on_device(copied, x.device) if len(copied) > 0 else None
         residual: Tensor | None = None
         for left, layer in zip(range(len(layers), 0, -1), layers, strict=True):
-            with _attached(layer, [one for one in scorers if one.spec.layers >= left], probe):
+            scoring = [one for one in scorers if one.spec.layers >= left]
+            with _attached(layer, scoring, probe, copies):
                 x, residual = layer(positions, x, residual)
         assert residual is not None
         if probe is not None:
@@ -260,10 +271,13 @@ def _of(group: _Group, values: Tensor | None) -> Tensor | None:
 
 
 @contextmanager
-def _attached(layer: Any, scorers: list[RowScorer], probe: SegProbe | None) -> Iterator[None]:
-    """The layer's attention with scorers and [SEG] rows for the time of a call."""
-    layer.self_attn.scorers, layer.self_attn.probe = scorers, probe
+def _attached(
+    layer: Any, scorers: list[RowScorer], probe: SegProbe | None, copies: Tensor | None
+) -> Iterator[None]:
+    """The layer's attention with scorers, [SEG] rows and shared rows for the time of a call."""
+    attention = layer.self_attn
+    attention.scorers, attention.probe, attention.copies = scorers, probe, copies
     try:
         yield
     finally:
-        layer.self_attn.scorers, layer.self_attn.probe = (), None
+        attention.scorers, attention.probe, attention.copies = (), None, None

@@ -35,12 +35,14 @@ from vllm_csp.schedules import staged_schedule
 class StagedLlamaAttention(LlamaAttention):
     """Llama attention whose KV cache belongs to its layer's stage.
 
-    For a call it may have scorers, and [SEG] rows behind the batch's own.
+    For a call it may have scorers, [SEG] rows behind the batch's own, and rows whose keys and
+    values go to further slots: those of requests that share them.
     """
 
     attn: StagedAttention
     scorers: Sequence[RowScorer] = ()
     probe: SegProbe | None = None
+    copies: Tensor | None = None
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class StagedLlamaAttention(LlamaAttention):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.probe is None:
-            return self.attn(query, key, value)
+            return self.attn(query, *self._cached(key, value))
         rows = len(query) - self.probe.num_probes
         probed = self.probe.attend(
             query[rows:].view(-1, self.num_heads, self.head_dim),
@@ -94,7 +96,14 @@ class StagedLlamaAttention(LlamaAttention):
             value.reshape(-1, self.num_kv_heads, self.head_dim),
             self.scaling,
         )
-        return torch.cat((self.attn(query[:rows], key[:rows], value[:rows]), probed))
+        kept = self._cached(key[:rows], value[:rows])
+        return torch.cat((self.attn(query[:rows], *kept), probed))
+
+    def _cached(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes into the KV cache: the stage's slot mapping has the copies behind the rows."""
+        if self.copies is None:
+            return key, value
+        return torch.cat((key, key[self.copies])), torch.cat((value, value[self.copies]))
 
     def _score(self, query: Tensor, key: Tensor, *, rope: bool) -> None:
         for scorer in self.scorers:

@@ -22,7 +22,9 @@ class Batch:
     (0 allowed). prompt_len: prompt tokens, image included; a request resumed after preemption
     schedules prompt and generated tokens together. image_start: position of the image's first
     token; image_len: 0 for a text-only request. score_position: position of the row that scores
-    image tokens, the last prompt row unless given.
+    image tokens, the last prompt row unless given. prefix_of: the request of this step whose prompt
+    is the same up to the image's end and which computes it for both, itself if there is none;
+    shared_stages: in how many leading stages it does.
 
     Raises:
         PlanError: lengths differ, or a value is negative.
@@ -34,6 +36,8 @@ class Batch:
     image_start: IntArray
     image_len: IntArray
     score_position: IntArray | None = None
+    prefix_of: IntArray | None = None
+    shared_stages: IntArray | None = None
 
     def __post_init__(self) -> None:
         """Make int64 arrays of all fields and check them."""
@@ -75,6 +79,13 @@ class Batch:
         """Position of the score row, [R]."""
         return self.prompt_len - 1 if self.score_position is None else self.score_position
 
+    def owners(self, stage: int) -> IntArray:
+        """Request that computes the prompt up to the image's end in a stage, [R]; often itself."""
+        itself = np.arange(self.num_requests)
+        if self.prefix_of is None or self.shared_stages is None:
+            return itself
+        return np.where(self.shared_stages > stage, self.prefix_of, itself)
+
     def check(self, num_image_tokens: int, question_dependent: bool) -> None:
         """Raise PlanError for what a schedule over ``num_image_tokens`` cannot run.
 
@@ -98,6 +109,7 @@ class Batch:
             "its image is split between steps; switch chunked prefill off and set "
             "max_num_batched_tokens to at least max_model_len",
         )
+        self._check_prefixes()
         if not question_dependent:
             return
         prefill = self.num_computed_tokens < self.prompt_len
@@ -111,6 +123,19 @@ class Batch:
         _refuse(
             prefill & misplaced,
             "its score row is not a prompt row after the image; put the question after the image",
+        )
+
+    def _check_prefixes(self) -> None:
+        if self.prefix_of is None:
+            return
+        itself = np.arange(self.num_requests)
+        owner = np.minimum(self.prefix_of, itself)
+        whole = self.image_now & (self.num_computed_tokens == 0)
+        alike = whole & whole[owner] & (self.image_start == self.image_start[owner])
+        _refuse(
+            (self.prefix_of != itself)
+            & (~alike | (self.prefix_of > owner) | (self.prefix_of[owner] != owner)),
+            "the request whose prompt up to the image it shares does not compute it in this step",
         )
 
 

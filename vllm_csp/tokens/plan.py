@@ -15,6 +15,8 @@ from vllm_csp.tokens.schedule import Schedule
 
 LengthArray = NDArray[np.int32]
 
+_NONE = np.empty(0, dtype=np.int64)
+
 
 def on_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
     """The array as a tensor; a copy to CUDA goes through pinned memory and does not wait."""
@@ -54,6 +56,19 @@ class ScoreRows:
 
 
 @dataclass(frozen=True)
+class Copies:
+    """X keys and values that further requests need, of rows that another request computes.
+
+    rows: [X] positions among the stage's rows. requests: [X] who needs them; ranks: [X] at which
+    compact KV position.
+    """
+
+    rows: IntArray
+    requests: IntArray
+    ranks: IntArray
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """The compact batch of one stage: R requests, T rows, P of the requests prefilling an image.
 
@@ -65,6 +80,12 @@ class StagePlan:
     image_slots: [P, budget] positions in ``rows`` of the selected image tokens.
     image_base: [P] row of the full batch of each image's first token.
     image_requests: [P] their requests. is_identity: the stage runs the full batch as it is.
+
+    Requests may leave their prompt up to the image's end to another one, which has the same: its
+    rows are not among ``rows``, and image_slots and image_base are those of the other.
+    prefix_slots: [P] position in ``rows`` of the prompt's first row. shared: [P] how many rows from
+        there on are another's, 0 for a request that computes its own.
+    copies: what such requests still need in their KV cache.
     """
 
     budget: int
@@ -76,6 +97,9 @@ class StagePlan:
     image_slots: IntArray
     image_base: IntArray
     image_requests: IntArray
+    prefix_slots: IntArray
+    shared: IntArray
+    copies: Copies
     is_identity: bool
 
     @property
@@ -112,30 +136,33 @@ class StagePlan:
     def slot_mapping(
         self, block_table: Tensor | NDArray[np.integer], block_size: int
     ) -> Tensor | IntArray:
-        """KV slot of each row, block * block_size + offset: [T] int64.
+        """KV slot of each row and then of each copy, block * block_size + offset: [T + X] int64.
 
         block_table: [R, blocks] of a KV group of this stage, an array or a tensor (then the slots
         are computed on its device). Raises IndexError when an array has too few blocks.
         """
-        block, offset = np.divmod(self.ranks, block_size)
+        requests = np.concatenate((self.requests, self.copies.requests))
+        ranks = np.concatenate((self.ranks, self.copies.ranks))
+        block, offset = np.divmod(ranks, block_size)
         if isinstance(block_table, Tensor):
             device = block_table.device
-            found: Tensor = block_table[on_device(self.requests, device), on_device(block, device)]
+            found: Tensor = block_table[on_device(requests, device), on_device(block, device)]
             return found.long() * block_size + on_device(offset, device)
-        slots: IntArray = block_table[self.requests, block].astype(np.int64) * block_size + offset
+        slots: IntArray = block_table[requests, block].astype(np.int64) * block_size + offset
         return slots
 
     def score_rows(self, batch: Batch) -> ScoreRows:
         """Rows to score this stage's image tokens by, for ``batch.scored_at``."""
-        owner = self.image_requests
+        owner, prefix, shared = self.image_requests, self.prefix_slots, self.shared
         start = self.query_start_loc[owner].astype(np.int64)
         # The score row is after the image: at the same distance from the image's end as in full.
-        query = self.image_slots[:, -1] + 1 + (batch.scored_at - batch.image_end)[owner]
-        visible = query - start + 1
-        column = np.arange(visible.max(initial=0))
-        mask = column < visible[:, None]
-        keys = np.where(mask, start[:, None] + column, 0)
-        return ScoreRows(query, keys, mask, self.image_slots - start[:, None])
+        place = self.image_slots[:, -1] - prefix + 1 + (batch.scored_at - batch.image_end)[owner]
+        column = np.arange(place.max(initial=-1) + 1)
+        mask = column <= place[:, None]
+        own = (start - shared)[:, None] + column
+        keys = np.where(column < shared[:, None], prefix[:, None] + column, own)
+        columns = self.image_slots - prefix[:, None]
+        return ScoreRows(start - shared + place, np.where(mask, keys, 0), mask, columns)
 
 
 @dataclass(frozen=True)
@@ -165,15 +192,36 @@ class TokenPlan:
         base = start[owner] + (batch.image_start - batch.num_computed_tokens)[owner]
         scored = (batch.scored_at - batch.num_computed_tokens)[owner]
         present = (scored >= 0) & (scored < batch.num_scheduled_tokens[owner])
-        plans = {n: _stage(batch, start, owner, base, n, total) for n in schedule.kept_per_stage}
+        plans: dict[tuple[int, bytes], StagePlan] = {}
+        stages = []
+        for index, budget in enumerate(schedule.kept_per_stage):
+            prefix_of = batch.owners(index)
+            key = (budget, prefix_of.tobytes())
+            if key not in plans:
+                plans[key] = _stage(batch, start, prefix_of, budget, total)
+            stages.append(plans[key])
         return cls(
             batch=batch,
             query_start_loc=start.astype(np.int32),
             image_requests=owner,
             image_rows=base[:, None] + np.arange(total),
             readout_rows=np.where(present, start[owner] + scored, -1),
-            stages=tuple(plans[n] for n in schedule.kept_per_stage),
+            stages=tuple(stages),
         )
+
+    def parting(self, stage: int) -> tuple[IntArray, IntArray]:
+        """Rows of the full batch, own and other, of requests that go on alone from this stage on.
+
+        What they left to another request up to then is in its rows: [Y] each, aligned.
+        """
+        own, other = [_NONE], [_NONE]
+        now = self.batch.owners(stage)
+        before = self.batch.owners(stage - 1) if stage > 0 else now
+        for request in np.flatnonzero(before != now):
+            prefix = np.arange(self.batch.image_end[request])
+            own.append(self.query_start_loc[request] + prefix)
+            other.append(self.query_start_loc[before[request]] + prefix)
+        return np.concatenate(own), np.concatenate(other)
 
     @property
     def num_rows(self) -> int:
@@ -186,28 +234,44 @@ def _offsets(lengths: IntArray) -> IntArray:
 
 
 def _stage(
-    batch: Batch, start: IntArray, owner: IntArray, base: IntArray, budget: int, total: int
+    batch: Batch, start: IntArray, prefix_of: IntArray, budget: int, total: int
 ) -> StagePlan:
     dropped = total - budget
+    # Rows up to the image's end that another request computes.
+    shares = prefix_of != np.arange(batch.num_requests)
+    shared = np.where(shares, batch.image_end - dropped, 0)
     computed = batch.num_computed_tokens - dropped * batch.image_past
-    length = batch.num_scheduled_tokens - dropped * batch.image_now
+    length = batch.num_scheduled_tokens - dropped * batch.image_now - shared
     compact = _offsets(length)
     requests = np.repeat(np.arange(batch.num_requests), length)
-    place = np.arange(compact[-1]) - compact[requests]
+    place = np.arange(compact[-1]) - compact[requests] + shared[requests]
     # Image rows are the first `budget` of the image here; rows behind them skip the dropped ones.
     behind = batch.image_now & (dropped > 0)
     edge = batch.image_start - batch.num_computed_tokens + budget
     skip = np.where(behind[requests] & (place >= edge[requests]), dropped, 0)
-    slots = compact[owner] + (base - start[owner])
+    owner = np.flatnonzero(batch.image_now)
+    holder = prefix_of[owner]
+    before = (batch.image_start - batch.num_computed_tokens)[holder]
+    slots = compact[holder] + before
     return StagePlan(
         budget=budget,
         rows=start[requests] + place + skip,
         requests=requests,
         ranks=computed[requests] + place,
         query_start_loc=compact.astype(np.int32),
-        seq_lens=(computed + length).astype(np.int32),
+        seq_lens=(computed + shared + length).astype(np.int32),
         image_slots=slots[:, None] + np.arange(budget),
-        image_base=base,
+        image_base=start[holder] + before,
         image_requests=owner,
-        is_identity=dropped == 0 or len(owner) == 0,
+        prefix_slots=compact[holder],
+        shared=shared[owner],
+        copies=_copies(np.flatnonzero(shares), shared, compact[prefix_of]),
+        is_identity=(dropped == 0 and not shares.any()) or len(owner) == 0,
     )
+
+
+def _copies(sharing: IntArray, shared: IntArray, first: IntArray) -> Copies:
+    """For the requests `sharing`, of `shared` rows each from position `first` on."""
+    requests = np.repeat(sharing, shared[sharing])
+    ranks = np.arange(len(requests)) - np.repeat(_offsets(shared[sharing])[:-1], shared[sharing])
+    return Copies(first[requests] + ranks, requests, ranks)

@@ -190,6 +190,18 @@ class Schedule(BaseModel):
         stage = self.stages[index]
         return stage.budget < self.num_image_tokens and stage.selector.depends_on_question
 
+    @cached_property
+    def image_stages(self) -> int:
+        """How many leading stages choose by the image alone.
+
+        In them all rows up to the image's end are the same for every question about the image.
+        """
+        for index, stage in enumerate(self.stages):
+            drawn = "seeds" in stage.selector.needs and stage.budget < self.num_image_tokens
+            if drawn or self.stage_depends_on_question(index):
+                return index
+        return len(self.stages)
+
     def stage_of(self, layer: int) -> int:
         """The stage that layer belongs to; IndexError outside the decoder."""
         for index, stage in enumerate(self.stages):
