@@ -2,11 +2,12 @@
 
     python -m benchmarks.parity [--backends FLASH_ATTN TRITON_ATTN] [--dtype bfloat16]
 
-Each backend runs three engines on the same photos: `dense`; `whole`, stages that keep every token,
-whose masks must be those of dense; and `csp`. Backends must agree with each other, and dense with
-plain transformers (`benchmarks/baselines.py`). `iou` is the mean mask IoU with the row named in
-`against`; a random checkpoint's masks are fine-grained noise, so rounding shows more than in a
-trained one's. The exit code is 1 if one is below `--least`.
+Each backend runs four engines on the same photos, two questions about each: `dense`; `whole`,
+stages that keep every token, whose masks must be those of dense; `csp`; and `unshared`, csp whose
+questions compute their photo each for itself, with the same masks. Backends must agree with each
+other, and dense with plain transformers (`benchmarks/baselines.py`). `iou` is the mean mask IoU
+with the row named in `against`; a random checkpoint's masks are fine-grained noise, so rounding
+shows more than in a trained one's. The exit code is 1 if one is below `--least`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from benchmarks.checkpoint import Size, write_checkpoint
 from benchmarks.overlap import overlaps
 from benchmarks.report import report_rows
 
-PHOTOS = 6
+QUESTIONS = 6
+PER_PHOTO = 2
+ENGINES = ("dense", "whole", "csp", "unshared")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     masks: dict[str, list[Any]] = {}
     for backend in ("", *arguments.backends):
-        for engine in ("dense", "whole", "csp") if backend else ("transformers",):
+        for engine in ENGINES if backend else ("transformers",):
             cell = ["--cell", engine, "--backends", backend or "-", "--dtype", arguments.dtype]
             cell += ["--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
             masks[f"{engine} {backend}".strip()] = run_cell("benchmarks.parity", cell)
@@ -49,6 +52,7 @@ def pairs(backends: Sequence[str]) -> list[tuple[str, str]]:
     found = []
     for backend in backends:
         found += [(f"dense {backend}", "transformers"), (f"whole {backend}", f"dense {backend}")]
+        found.append((f"unshared {backend}", f"csp {backend}"))
         if backend != backends[0]:
             found.append((f"csp {backend}", f"csp {backends[0]}"))
     return found
@@ -57,7 +61,7 @@ def pairs(backends: Sequence[str]) -> list[tuple[str, str]]:
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The forced masks of one engine, in this process."""
     checkpoint = str(write_checkpoint(Size(arguments.layers, arguments.hidden)))
-    asked = opened(calls(PHOTOS, 1, 0))
+    asked = opened(calls(QUESTIONS, PER_PHOTO, 0))
     if arguments.cell == "transformers":
         import torch
 
@@ -84,11 +88,11 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def settings(engine: str, layers: int) -> dict[str, Any]:
-    """Of `dense`, of csp, and of stages as csp's that keep everything."""
+    """Of `dense`, of csp with and without sharing, and of csp's stages with every token."""
     if engine == "dense":
         return {"policy": "dense"}
-    if engine == "csp":
-        return {"policy": "csp", "preset": "65"}
+    if engine in ("csp", "unshared"):
+        return {"policy": "csp", "preset": "65", "share_images": engine == "csp"}
     from vllm_csp.tokens import policy
 
     whole = policy("csp", layers, 256, cluster_tokens=256, prune_tokens=256)
@@ -116,7 +120,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--least", type=float, default=0.9)
     parser.add_argument("--result", default="parity", help="Name of the files.")
-    parser.add_argument("--cell", choices=["transformers", "dense", "whole", "csp"])
+    parser.add_argument("--cell", choices=["transformers", *ENGINES])
     return parser.parse_args(argv)
 
 

@@ -2,13 +2,15 @@
 
     vllm-csp bench prefill [--layers 16 --hidden 1024] [--policies dense csp-65 ...]
 
-A random checkpoint; one image, encoded once, so that the language model alone is measured. In fp32
-it is compute-bound on a CPU at any concurrency; in bf16 a CPU with matrix units multiplies faster
-than it reads weights, and one request alone has too few rows to be.
+A random checkpoint; one image, encoded once, so that the language model alone is measured. Prompts
+that begin together would share its rows (`share_images`); that is off but in `csp-65-shared`, for
+which FLOPs predict nothing here. In fp32 it is compute-bound on a CPU at any concurrency; in bf16 a
+CPU with matrix units multiplies faster than it reads weights, and one request alone has too few
+rows to be.
 Every cell runs in its own process; the cells of a repeat run one after the other, and the median
-over repeats is reported, as a ratio to `stock` of the same repeat. All cells keep freed memory, as
-the plugin does (`vllm_csp/allocator.py`). The last line on stdout is one JSON document; rows go to
-benchmarks/results/prefill-<dtype>.csv.
+over repeats is reported, as a ratio to `stock` of the same repeat. All cells keep freed memory and
+use all of few cores, as the plugin does (`vllm_csp/allocator.py`, `cpu_cores.py`). The last line on
+stdout is one JSON document; rows go to benchmarks/results/prefill-<dtype>.csv.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ from benchmarks.report import RESULTS, report_rows
 
 TEXT_TOKENS = 64
 HIDDEN = 1024
+SHARED = "csp-65-shared"
 POLICIES: dict[str, dict[str, Any]] = {
     "stock": {},
     "dense": {"policy": "dense"},
-    "csp-65": {"policy": "csp", "preset": "65"},
-    "csp-70": {"policy": "csp", "preset": "70"},
+    "csp-65": {"policy": "csp", "preset": "65", "share_images": False},
+    "csp-70": {"policy": "csp", "preset": "70", "share_images": False},
+    SHARED: {"policy": "csp", "preset": "65"},
 }
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
 
@@ -60,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [_row(name, concurrency, times, arguments) for name, concurrency in sorted(times)]
     for row in rows:
         # Of what dense would have computed at that speed, less what the schedule leaves out.
-        flop = part.flop / row["flops_predict"]
-        row["mfu"] = round(flop * row["prompts_per_second"] / rates.flops, 3)
+        if row["policy"] != SHARED:
+            flop = part.flop / row["flops_predict"]
+            row["mfu"] = round(flop * row["prompts_per_second"] / rates.flops, 3)
     _report(rows, arguments, card)
 
 
@@ -70,6 +75,9 @@ def measure(arguments: argparse.Namespace) -> dict[int, float]:
     from PIL import Image
     from vllm import LLM, SamplingParams
 
+    from vllm_csp.cpu_cores import use_all_of_few_cores
+
+    use_all_of_few_cores()
     settings = POLICIES[arguments.cell]
     folder, image_token = _checkpoint(arguments)
     llm = LLM(
@@ -160,6 +168,7 @@ def _row(
     from vllm_csp.tokens.accounting import DecoderShape, flops_ratio, kv_groups
 
     settings = {"policy": "dense", **POLICIES[name]}
+    settings.pop("share_images", None)
     schedule = policy(settings.pop("policy"), arguments.layers, 256, **settings)
     heads = _heads(arguments.hidden)
     width = arguments.hidden // heads
@@ -175,8 +184,8 @@ def _row(
         "prompts_per_second": round(1 / statistics.median(own), 2),
         "over_dense": round(speedup, 3),
         "over_stock": round(statistics.median(s / o for s, o in zip(stock, own, strict=True)), 3),
-        "flops_predict": round(predicted, 3),
-        "of_predicted": round(speedup / predicted, 3),
+        "flops_predict": "" if name == SHARED else round(predicted, 3),
+        "of_predicted": "" if name == SHARED else round(speedup / predicted, 3),
         "mean_visual_tokens": schedule.mean_visual_tokens_per_layer,
         "kv_groups": len(kv_groups(schedule)),
     }

@@ -7,6 +7,7 @@ from typing import Any
 POLICIES: dict[str, dict[str, Any]] = {
     "dense": {"policy": "dense"},
     "csp-65": {"policy": "csp", "preset": "65"},
+    "csp-65-unshared": {"policy": "csp", "preset": "65", "share_images": False},
     "csp-70": {"policy": "csp", "preset": "70"},
     "fastv": {"policy": "fastv"},
     "feather": {"policy": "feather"},

@@ -74,6 +74,7 @@ def test_whole_stages_leave_nothing_out() -> None:
     assert [stage.budget for stage in schedule.stages] == [256, 256, 256]
     assert ("csp B", "csp A") in parity.pairs(["A", "B"])
     assert ("whole B", "dense B") in parity.pairs(["A", "B"])
+    assert ("unshared B", "csp B") in parity.pairs(["A", "B"])
 
 
 def test_a_cell_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from vllm.v1.request import RequestStatus
 
 from tests.kv.harness import IMAGE_TOKENS, Bench, engine_config, request
+from vllm_csp.kv.tracker import NO_IMAGE_KEY, SAME_IMAGE_KEY
 from vllm_csp.tokens.accounting import kv_blocks
 
 CSP: dict[str, Any] = {"policy": "csp"}
@@ -126,3 +127,13 @@ def test_requests_without_a_picture_keep_all_slots(folder: Callable[[int], Path]
     bench.scheduler.add_request(request("text", 300))
     bench.step()
     assert bench.held("text") == (19, 19, 19, 19)
+
+
+def test_the_worker_is_told_which_picture_it_is(folder: Callable[[int], Path]) -> None:
+    """Token ids are the same for all pictures, and a client may send them without one."""
+    bench = Bench(engine_config(folder(32), CSP), memory=1 << 30)
+    shown, text = request("shown", 30, "picture"), request("text", 30)
+    for one in (shown, text):
+        bench.scheduler.add_request(one)
+    assert shown.sampling_params.extra_args == {SAME_IMAGE_KEY: "picture"}
+    assert text.sampling_params.extra_args == {NO_IMAGE_KEY: True}

@@ -15,7 +15,14 @@ from vllm.v1.sample.logits_processor import LogitsProcessors
 from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
 from tests.kv.harness import IMAGE_TOKEN, IMAGE_TOKENS
-from vllm_csp.kv.tracker import SCHEDULE_KEY, SEED_KEY, BatchTracker, TrackedRequest, tracker_of
+from vllm_csp.kv.tracker import (
+    SAME_IMAGE_KEY,
+    SCHEDULE_KEY,
+    SEED_KEY,
+    BatchTracker,
+    TrackedRequest,
+    tracker_of,
+)
 from vllm_csp.readout.processor import ReadoutProcessor
 from vllm_csp.tokens import policy
 
@@ -183,3 +190,47 @@ def test_a_tracker_lives_as_long_as_its_model() -> None:
     assert tracker_of("gone soon") is tracker
     del tracker
     assert tracker_of("gone soon") is None
+
+
+SAME = {SAME_IMAGE_KEY: "a picture's content"}
+
+
+def shared_by(*requests: tuple[int, dict[str, Any] | None]) -> list[int]:
+    """Who computes whose prefix, of requests (words before the image, arguments) that begin."""
+    runner = Runner("shared")
+    lengths = []
+    for number, (before, args) in enumerate(requests):
+        prompt = prompt_of(before, 2 + number, image=True, word=3)
+        lengths.append(len(prompt))
+        runner.add(str(number), prompt, [], args)
+    runner.refresh()
+    plan = runner.tracker.plan(
+        torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32),
+        torch.tensor(lengths, dtype=torch.int32),
+    )
+    return plan.batch.owners(0).tolist()
+
+
+def test_equal_prompts_up_to_the_image_are_shared() -> None:
+    other = {SAME_IMAGE_KEY: "another one"}
+    assert shared_by((4, SAME), (4, SAME), (4, other), (4, SAME)) == [0, 0, 2, 0]
+    assert shared_by((4, SAME), (5, SAME), (5, SAME)) == [0, 1, 1]
+    assert shared_by((4, None), (4, None)) == [0, 1], "nothing is known of their images"
+
+
+def test_only_requests_of_one_choice_share() -> None:
+    own = {**SAME, SCHEDULE_KEY: policy("csp", 8, cluster="uniform").model_dump_json()}
+    assert shared_by((4, SAME), (4, own), (4, SAME), (4, own)) == [0, 1, 0, 1]
+
+
+def test_a_running_request_computes_nothing_for_others() -> None:
+    runner = Runner("running")
+    prompt = prompt_of(4, 6, image=True, word=3)
+    runner.add("runs", prompt, [7], SAME)
+    runner.add("begins", prompt, [], SAME)
+    runner.refresh()
+    plan = runner.tracker.plan(
+        torch.tensor([0, 1, 1 + len(prompt)], dtype=torch.int32),
+        torch.tensor([len(prompt) + 1, len(prompt)], dtype=torch.int32),
+    )
+    assert plan.batch.owners(0).tolist() == [0, 1]

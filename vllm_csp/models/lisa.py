@@ -142,7 +142,7 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
                 vllm_config.instance_id,
                 schedule,
                 config.image_token_index,
-                settings.share_images,
+                settings.share_images and self.language_model.model.caches_apart,
             )
             self.runner = self.language_model.model.runner = StageRunner(schedule, tracker)
         self.text_hidden_fcs = build_text_hidden_fcs(config)

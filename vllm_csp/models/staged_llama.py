@@ -139,6 +139,15 @@ class StagedLlamaModel(LlamaModel):
             download_dir=vllm_config.load_config.download_dir,
         ).seg_token_id
 
+    @property
+    def caches_apart(self) -> bool:
+        """Whether keys and values go into the KV cache apart from attention, also more of them.
+
+        What of an image several requests share needs that.
+        """
+        backends = (layer.self_attn.attn.attn_backend for layer in self.layers)
+        return not any(backend.forward_includes_kv_cache_update for backend in backends)
+
     def forward(
         self,
         input_ids: Tensor | None,

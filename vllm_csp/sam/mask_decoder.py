@@ -56,7 +56,7 @@ class MaskDecoder(UpstreamMaskDecoder):
 
     def forward(
         self,
-        image_embeddings: Tensor,
+        image_embeddings: Tensor | Sequence[Tensor],
         image_pe: Tensor,
         sparse_prompts: Tensor,
         dense_prompts: Tensor,
@@ -66,37 +66,29 @@ class MaskDecoder(UpstreamMaskDecoder):
     ) -> tuple[Tensor, Tensor]:
         """Decode one mask per row.
 
-        `image_embeddings`: [I, C, h, w]; row q is about image `owner[q]`, or q without `owner`.
+        `image_embeddings`: I x [C, h, w]; row q is about image `owner[q]`, or q without `owner`.
         `image_pe`: [1, C, h, w]. `sparse_prompts`: [Q, N, C]. `dense_prompts`: broadcasts to
-        [I, C, h, w]. One dtype for all. `rows_at_once` bounds memory; default: what is fastest.
+        [1, C, h, w]. One dtype for all. `rows_at_once` bounds memory; default: what is fastest.
         `seen`: how many rows and columns of logits will be read of each image; padding need not be
         made pixels of.
         Returns: logits [Q, 4h, 4w], 0 or right where none will be read, and predicted IoU [Q], same
         dtype.
         """
         rows = sparse_prompts.shape[0]
-        grid = (int(image_embeddings.shape[2]), int(image_embeddings.shape[3]))
+        grid = (int(image_pe.shape[2]), int(image_pe.shape[3]))
         owner = range(rows) if owner is None else owner
-        step = rows_at_once or (CPU_ROWS if image_embeddings.device.type == "cpu" else GPU_ROWS)
-        logits = image_embeddings.new_zeros(rows, 4 * grid[0], 4 * grid[1])
+        step = rows_at_once or (CPU_ROWS if image_pe.device.type == "cpu" else GPU_ROWS)
+        logits = sparse_prompts.new_zeros(rows, 4 * grid[0], 4 * grid[1])
         if rows == 0:
-            return logits, image_embeddings.new_empty(0)
-        # Once per image, however many rows are about it.
-        [pixel_pe] = _cells(image_pe)
-        pixels = _cells(image_embeddings + dense_prompts)
-        keyed = pixels + pixel_pe
+            return logits, sparse_prompts.new_empty(0)
+        pixel_pe, dense = _cells(image_pe[0]).contiguous(), _cells(dense_prompts[0])
         predicted_iou = []
         for start in range(0, rows, step):
             some = slice(start, start + step)
-            images = _take(owner[some])
-            tokens, cells = two_way(
-                self.transformer,
-                pixels[images],
-                keyed[images],
-                pixel_pe,
-                self._prompts(sparse_prompts[some]),
-                TOKENS_READ,
-            )
+            pixels = torch.stack([_cells(image_embeddings[image]) for image in owner[some]])
+            pixels += dense
+            prompts = self._prompts(sparse_prompts[some])
+            tokens, cells = two_way(self.transformer, pixels, pixel_pe, prompts, TOKENS_READ)
             mask_query: Tensor = self.output_hypernetworks_mlps[0](tokens[:, 1])
             part = grid if seen is None else _cells_seen([seen[image] for image in owner[some]])
             made = self._masks(_corner(cells, grid, part), mask_query, part)
@@ -126,16 +118,9 @@ class MaskDecoder(UpstreamMaskDecoder):
         return logits.reshape(rows, 4 * height, 4 * width)
 
 
-def _take(images: Sequence[int]) -> slice | list[int]:
-    """An index for these rows: a slice, which copies nothing, if they lie side by side."""
-    if list(images) == list(range(images[0], images[0] + len(images))):
-        return slice(images[0], images[0] + len(images))
-    return list(images)
-
-
 def _cells(grid: Tensor) -> Tensor:
-    """[Q, C, h, w] -> [Q, h * w, C]."""
-    return grid.flatten(2).transpose(1, 2).contiguous()
+    """[C, h, w] -> [h * w, C]."""
+    return grid.permute(1, 2, 0).flatten(0, 1)
 
 
 def _corner(cells: Tensor, grid: tuple[int, int], part: tuple[int, int]) -> Tensor:

@@ -71,16 +71,14 @@ class MaskService:
 
         Those of the padding are left out, as far as no mask depends on them.
         """
-        cells = torch.stack([image.embedding.permute(1, 2, 0) for image in images])
         owner = [image for image, rows in enumerate(queries) for _ in rows]
-        sam, side = self._sam[0], 4 * cells.shape[1]
+        sam, side = self._sam[0], 4 * images[0].embedding.shape[1]
         seen = [
             (rows_seen(height, side, sam.image_size), rows_seen(width, side, sam.image_size))
             for height, width in (image.input_size for image in images)
         ]
-        logits, _ = sam.decode(
-            cells.permute(0, 3, 1, 2), torch.cat(list(queries)), owner, seen=seen
-        )
+        embeddings = [image.embedding for image in images]
+        logits, _ = sam.decode(embeddings, torch.cat(list(queries)), owner, seen=seen)
         return logits
 
     @torch.inference_mode()

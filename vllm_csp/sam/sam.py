@@ -85,7 +85,7 @@ class Sam(nn.Module):
 
     def decode(
         self,
-        image_embeddings: Tensor,
+        image_embeddings: Tensor | Sequence[Tensor],
         queries: Tensor,
         owner: Sequence[int] | None = None,
         rows_at_once: int | None = None,
@@ -93,7 +93,7 @@ class Sam(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decode one mask per query, over any mix of images.
 
-        `image_embeddings`: [I, C, h, w]; query q is about image `owner[q]`, or q without `owner`.
+        `image_embeddings`: I x [C, h, w]; query q is about image `owner[q]`, or q without `owner`.
         `queries`: [Q, C], any float dtype. `rows_at_once` bounds memory; like Q itself it changes
         results by rounding only. `seen`: see `MaskDecoder.forward`.
         Returns: logits [Q, 4h, 4w] and predicted IoU [Q], in the module's dtype. LISA never trains
@@ -101,12 +101,12 @@ class Sam(nn.Module):
         Raises: ValueError when the two disagree on Q.
         """
         rows = queries.shape[0]
-        named = image_embeddings.shape[0] if owner is None else len(owner)
+        named = len(image_embeddings) if owner is None else len(owner)
         if named != rows:
             raise ValueError(f"{named} image embeddings for {rows} queries")
         sparse, dense = self.prompt_encoder(queries)
         logits, predicted_iou = self.mask_decoder(
-            image_embeddings.to(self.dtype),
+            [embedding.to(self.dtype) for embedding in image_embeddings],
             self.prompt_encoder.get_dense_pe(),
             sparse,
             dense,

@@ -21,19 +21,18 @@ from vllm_csp.sam.upstream import Attention, TwoWayTransformer
 def two_way(
     transformer: TwoWayTransformer,
     pixels: Tensor,
-    keyed: Tensor,
     pixel_pe: Tensor,
     prompts: Tensor,
     tokens_read: int,
 ) -> tuple[Tensor, Tensor]:
     """What `TwoWayTransformer.forward` computes.
 
-    `pixels`: [Q, P, C], the cells of each row's image; `keyed`: the same plus `pixel_pe` [P, C].
+    `pixels`: [Q, P, C], the cells of each row's image, overwritten; `pixel_pe`: [P, C].
     `prompts`: [Q, T, C]. Returns: the first `tokens_read` tokens [Q, tokens_read, C], and cells
     [Q, P, C].
     """
-    tokens = prompts
-    for index, layer in enumerate(transformer.layers):
+    tokens, keyed = prompts, pixels + pixel_pe
+    for layer in transformer.layers:
         if layer.skip_first_layer_pe:
             tokens = layer.self_attn(q=tokens, k=tokens, v=tokens)
         else:
@@ -45,13 +44,8 @@ def two_way(
         )
         tokens = layer.norm2(tokens)
         tokens = layer.norm3(tokens + layer.mlp(tokens))
-        # The first layer's cells are their image's, which all queries about it share.
-        ours = index > 0 and not torch.is_grad_enabled()
-        pixels = layer.norm4(
-            look_at_tokens(
-                layer.cross_attn_image_to_token, pixels, keyed, tokens + prompts, tokens, ours
-            )
-        )
+        seen = layer.cross_attn_image_to_token
+        pixels = layer.norm4(look_at_tokens(seen, pixels, keyed, tokens + prompts, tokens))
         keyed = pixels + pixel_pe
     final = transformer.final_attn_token_to_image
     tokens, prompts = tokens[:, :tokens_read], prompts[:, :tokens_read]
@@ -79,11 +73,10 @@ def look_at_tokens(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    in_place: bool = False,
 ) -> Tensor:
-    """Cells attend to tokens; returns `pixels` [Q, P, C] plus what they see.
+    """Cells attend to tokens; returns `pixels` [Q, P, C] plus what they see, in their place.
 
-    `queries`: [Q, P, C]. `keys`, `values`: [Q, T, C]. `in_place`: `pixels` may be overwritten.
+    `queries`: [Q, P, C]. `keys`, `values`: [Q, T, C]. With gradients, `pixels` stay as they are.
     """
     rows, count, channels = keys.shape
     heads = attention.num_heads
@@ -96,11 +89,12 @@ def look_at_tokens(
     scores = torch.baddbmm(offset, folded, queries.transpose(1, 2))
     weights = scores.view(rows, count, -1).softmax(dim=1).view_as(scores)
     shown = _heads(attention.v_proj(values), heads)
-    out = attention.out_proj.weight.view(channels, heads, -1).permute(1, 2, 0)
+    projection = attention.out_proj.weight.view(channels, heads, -1).permute(1, 2, 0)
     # Weights of a head sum to 1, so every head can bring its part of the bias.
-    shown = torch.matmul(shown, out) + attention.out_proj.bias / heads
+    shown = torch.matmul(shown, projection) + attention.out_proj.bias / heads
     shown = shown.transpose(1, 2).reshape(rows, count * heads, channels)
-    return torch.baddbmm(pixels, weights.transpose(1, 2), shown, out=pixels if in_place else None)
+    out = None if torch.is_grad_enabled() else pixels
+    return torch.baddbmm(pixels, weights.transpose(1, 2), shown, out=out)
 
 
 def _heads(rows: Tensor, heads: int) -> Tensor:
