@@ -18,7 +18,7 @@ from benchmarks.questions import photo, question
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the files; print the command."""
-    arguments = _arguments(argv)
+    arguments = parse(argv)
     file = write_files(arguments.folder, arguments.photos, arguments.per_image)
     print(command(file, arguments.photos * arguments.per_image))
 
@@ -55,7 +55,8 @@ def command(file: Path, questions: int) -> str:
     )
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a run."""
     parser = argparse.ArgumentParser(
         prog="vllm-csp bench client-files",
         description=__doc__,

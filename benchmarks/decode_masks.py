@@ -42,7 +42,7 @@ Seconds = dict[Key, list[float]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all cells and report, or one cell when called by itself."""
-    arguments = _arguments(argv)
+    arguments = parse(argv)
     if arguments.cell:
         report_cell(measure(arguments.cell, arguments.dtypes[0], arguments))
         return
@@ -212,7 +212,8 @@ def counted_gflop() -> float:
     return counter.get_total_flops() / 1e9
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a run."""
     parser = argparse.ArgumentParser(
         prog="vllm-csp bench decode-masks",
         description=__doc__,

@@ -42,7 +42,7 @@ Cell = tuple[str, str, str, str, str]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all cells and report, or one cell when called by itself."""
-    arguments = _arguments(argv)
+    arguments = parse(argv)
     if arguments.cell:
         report_cell(measure(arguments))
         return
@@ -230,7 +230,8 @@ def _row(
     }
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a run."""
     parser = argparse.ArgumentParser(
         prog="vllm-csp bench encode",
         description=__doc__,

@@ -35,7 +35,7 @@ GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what fits, report, and say by the exit code whether all is done."""
-    arguments = _arguments(argv)
+    arguments = parse(argv)
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -179,7 +179,8 @@ def as_markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a run."""
     parser = argparse.ArgumentParser(
         prog="vllm-csp bench gpu",
         description=__doc__,

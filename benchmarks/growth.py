@@ -16,7 +16,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.e2e import TEXT_TOKENS, parse
+from benchmarks.e2e import TEXT_TOKENS
+from benchmarks.e2e import parse as parse_e2e
 from benchmarks.plots import plot_lines
 from benchmarks.report import RESULTS, report_rows
 from benchmarks.served import measure_server
@@ -37,7 +38,7 @@ LONGEST = 1280
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure every axis and report."""
-    arguments = _arguments(argv)
+    arguments = parse(argv)
     rows = []
     for axis in arguments.axes:
         for system in arguments.systems:
@@ -66,7 +67,7 @@ def _measured(system: str, axis: str, arguments: argparse.Namespace) -> Iterator
         ]
         names = ("dtype", "layers", "hidden", "requests")
         words += [f"--{name}={getattr(arguments, name)}" for name in names]
-        cell = parse([*words, "--max-model-len", str(LONGEST), f"--flags={arguments.flags}"])
+        cell = parse_e2e([*words, "--max-model-len", str(LONGEST), f"--flags={arguments.flags}"])
         for value, row in zip(run, measure_server(system, cell)["rows"], strict=True):
             tokens = cell.image_tokens + TEXT_TOKENS + cell.answer_tokens
             yield {
@@ -84,7 +85,8 @@ def _rate(row: dict[str, Any]) -> float:
     return float(row["questions_per_second"])
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a run."""
     parser = argparse.ArgumentParser(
         prog="vllm-csp bench growth",
         description=__doc__,

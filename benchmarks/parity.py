@@ -30,7 +30,7 @@ ENGINES = ("dense", "whole", "csp", "unshared")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all engines, compare, and say by the exit code whether all agree."""
-    arguments = _arguments(argv)
+    arguments = parse(argv)
     if arguments.cell:
         report_cell(measure(arguments))
         return
@@ -110,7 +110,8 @@ def _row(name: str, other: str, masks: dict[str, list[Any]]) -> dict[str, Any]:
     }
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -45,7 +45,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-c
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all cells and report, or one cell when called by itself."""
-    arguments = _arguments(argv)
+    arguments = parse(argv)
     if arguments.cell:
         report_cell(measure(arguments))
         return
@@ -221,7 +221,8 @@ def _report(
     plot_bars(file, bars, "prompts per second", f"prefill, {size}, {arguments.dtype}")
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a run."""
     parser = argparse.ArgumentParser(
         prog="vllm-csp bench prefill",
         description=__doc__,

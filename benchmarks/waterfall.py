@@ -48,7 +48,7 @@ IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all policies and report, or one when called by itself."""
-    arguments = _arguments(argv)
+    arguments = parse(argv)
     if arguments.cell:
         report_cell(measure(arguments))
         return
@@ -183,7 +183,8 @@ def _passed_on(arguments: argparse.Namespace) -> list[str]:
     return [*options, *model_flags(arguments), "--batches", *map(str, arguments.batches)]
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a run."""
     parser = argparse.ArgumentParser(
         prog="vllm-csp bench waterfall",
         description=__doc__,

@@ -22,7 +22,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.outputs import RequestOutput
 
 from vllm_csp.config import CspConfig
-from vllm_csp.kv.tracker import SCHEDULE_KEY
+from vllm_csp.kv.tracker import NO_IMAGE_KEY, SAME_IMAGE_KEY, SCHEDULE_KEY
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
 from vllm_csp.serving.answer import Answer, AnswerTap
 from vllm_csp.serving.health.pulse import Pulse
@@ -37,6 +37,9 @@ from vllm_csp.serving.protocol import (
 )
 from vllm_csp.serving.statistics import TokenStatistics
 from vllm_csp.serving.tracing.trace import trace_of
+
+# Names in `vllm_xargs` that only the server gives.
+RESERVED_KEYS = {REQUEST_KEY, IMAGE_KEY, SCHEDULE_KEY, NO_IMAGE_KEY, SAME_IMAGE_KEY}
 
 
 class SegmentationChat(OpenAIServingChat):
@@ -252,7 +255,7 @@ def _check(request: ChatCompletionRequest, options: SegmentationOptions) -> None
             "beam search gives no masks; use sampling or greedy decoding",
             parameter="use_beam_search",
         )
-    reserved = {REQUEST_KEY, IMAGE_KEY, SCHEDULE_KEY} & set(request.vllm_xargs or {})
+    reserved = RESERVED_KEYS & set(request.vllm_xargs or {})
     if reserved:
         raise VLLMValidationError(
             f"`vllm_xargs` {sorted(reserved)} are the server's own", parameter="vllm_xargs"

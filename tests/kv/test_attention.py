@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 
 from vllm_csp.kv.attention import staged_backend
+from vllm_csp.models.staged_llama import READS_FROM_CACHE
 
 BACKENDS = {
     "cpu_attn": "CPUAttentionBackend",
@@ -23,6 +24,7 @@ def test_keys_and_values_are_cached_apart_from_attention(module: str) -> None:
     assert not base.forward_includes_kv_cache_update
     assert not staged_backend(base).forward_includes_kv_cache_update
     assert hasattr(base.get_impl_cls(), "do_kv_cache_update")
+    assert staged_backend(base).get_name() in READS_FROM_CACHE
 
 
 def test_the_flag_is_still_there() -> None:

@@ -130,10 +130,13 @@ def test_requests_without_a_picture_keep_all_slots(folder: Callable[[int], Path]
 
 
 def test_the_worker_is_told_which_picture_it_is(folder: Callable[[int], Path]) -> None:
-    """Token ids are the same for all pictures, and a client may send them without one."""
+    """Token ids are the same for all pictures, and a client may send them without one, or lie."""
     bench = Bench(engine_config(folder(32), CSP), memory=1 << 30)
     shown, text = request("shown", 30, "picture"), request("text", 30)
     for one in (shown, text):
+        assert one.sampling_params is not None
+        one.sampling_params.extra_args = {NO_IMAGE_KEY: 1, SAME_IMAGE_KEY: "forged", "own": 3}
         bench.scheduler.add_request(one)
-    assert shown.sampling_params.extra_args == {SAME_IMAGE_KEY: "picture"}
-    assert text.sampling_params.extra_args == {NO_IMAGE_KEY: True}
+    told = [one.sampling_params and one.sampling_params.extra_args for one in (shown, text)]
+    assert told[0] == {NO_IMAGE_KEY: False, SAME_IMAGE_KEY: "picture", "own": 3}
+    assert told[1] == {NO_IMAGE_KEY: True, SAME_IMAGE_KEY: None, "own": 3}

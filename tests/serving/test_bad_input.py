@@ -203,6 +203,8 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "the image's token": ({"allowed_token_ids": [32004]}, "out-of-vocab"),
     "a key that is ours": ({"vllm_xargs": {"csp_request": "a"}}, "the server's own"),
     "a schedule": ({"vllm_xargs": {"csp_schedule": "a"}}, "the server's own"),
+    "no image": ({"vllm_xargs": {"csp_no_image": 1}}, "the server's own"),
+    "an image's content": ({"vllm_xargs": {"csp_same_image": "a"}}, "the server's own"),
 }
 
 

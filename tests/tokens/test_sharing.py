@@ -133,6 +133,15 @@ def test_score_rows_see_the_same_tokens(step: Step) -> None:
             assert rows.tolist() == (plain + np.where(inside, moved, 0)).tolist()
 
 
+@settings(max_examples=100, deadline=None)
+@given(steps())
+def test_images_have_the_rows_of_the_request_that_computes_them(step: Step) -> None:
+    plan = TokenPlan.build(step.shared, step.schedule)
+    for index in range(len(plan.stages)):
+        holders = plan.image_requests[plan.holders(index)]
+        assert holders.tolist() == step.shared.owners(index)[plan.image_requests].tolist()
+
+
 @settings(max_examples=200, deadline=None)
 @given(steps())
 def test_states_are_handed_over_once_before_the_first_stage_of_ones_own(step: Step) -> None:
@@ -169,8 +178,17 @@ def test_stages_that_the_image_alone_decides(name: str, stages: int) -> None:
         {"prefix_of": [0, 0, 9]},
         {"image_start": [4, 5, 4]},
         {"num_computed_tokens": [30, 0, 0]},
+        {"num_scheduled_tokens": [24, 20, 26], "prompt_len": [24, 20, 26]},
     ],
-    ids=["later", "later and first", "a chain", "outside", "other place", "not in this step"],
+    ids=[
+        "later",
+        "later and first",
+        "a chain",
+        "outside",
+        "other place",
+        "not in this step",
+        "no row of its own",
+    ],
 )
 def test_a_prefix_that_is_not_there_is_refused(wrong: dict[str, list[int]]) -> None:
     fields = {

@@ -35,9 +35,10 @@ class StageScheduler(AsyncScheduler):
                 manager.drop(request.request_id, dropped)
         if request.sampling_params is not None:
             # The worker sees only token ids: the same for all images, and a client may send them
-            # without one.
+            # without one. Both are always said, whatever a client has put there.
             params = request.sampling_params
-            told = {SAME_IMAGE_KEY: images[0].identifier} if images else {NO_IMAGE_KEY: True}
+            same_image = images[0].identifier if images else None
+            told = {NO_IMAGE_KEY: not images, SAME_IMAGE_KEY: same_image}
             params.extra_args = {**(params.extra_args or {}), **told}
         super().add_request(request)
 

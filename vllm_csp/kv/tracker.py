@@ -116,7 +116,7 @@ class BatchTracker:
             requests = [self.rows.get(row, TEXT_ONLY) for row in range(len(scheduled))]
             computed = seq_lens.numpy().astype(np.int64) - scheduled
             image_end = np.array([one.image_start + one.image_len for one in requests])
-            begins = (computed == 0) & (scheduled >= image_end)
+            begins = (computed == 0) & (scheduled > image_end)
             self._plan = TokenPlan.build(
                 Batch(
                     num_computed_tokens=computed,

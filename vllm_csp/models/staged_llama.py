@@ -31,6 +31,9 @@ from vllm_csp.models.stage_runner import StageRunner
 from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.schedules import staged_schedule
 
+# Others may attend to a prompt's own keys and values, as ROCm's AITER does.
+READS_FROM_CACHE = frozenset({"CPU_ATTN", "FLASH_ATTN", "FLASHINFER", "TRITON_ATTN"})
+
 
 class StagedLlamaAttention(LlamaAttention):
     """Llama attention whose KV cache belongs to its layer's stage.
@@ -141,12 +144,14 @@ class StagedLlamaModel(LlamaModel):
 
     @property
     def caches_apart(self) -> bool:
-        """Whether keys and values go into the KV cache apart from attention, also more of them.
-
-        What of an image several requests share needs that.
+        """Whether the backend writes all keys and values it is given before attention, and reads
+        every request's from the cache. What several requests share of an image needs that.
         """
         backends = (layer.self_attn.attn.attn_backend for layer in self.layers)
-        return not any(backend.forward_includes_kv_cache_update for backend in backends)
+        return all(
+            backend.get_name() in READS_FROM_CACHE and not backend.forward_includes_kv_cache_update
+            for backend in backends
+        )
 
     def forward(
         self,

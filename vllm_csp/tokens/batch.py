@@ -131,6 +131,7 @@ class Batch:
         itself = np.arange(self.num_requests)
         owner = np.minimum(self.prefix_of, itself)
         whole = self.image_now & (self.num_computed_tokens == 0)
+        whole &= self.num_scheduled_tokens > self.image_end
         alike = whole & whole[owner] & (self.image_start == self.image_start[owner])
         _refuse(
             (self.prefix_of != itself)

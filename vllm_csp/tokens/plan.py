@@ -209,6 +209,13 @@ class TokenPlan:
             stages=tuple(stages),
         )
 
+    def holders(self, stage: int) -> IntArray:
+        """For each image, [P], the one of them whose rows it has in a stage; often itself."""
+        found: IntArray = np.searchsorted(
+            self.image_requests, self.batch.owners(stage)[self.image_requests]
+        )
+        return found
+
     def parting(self, stage: int) -> tuple[IntArray, IntArray]:
         """Rows of the full batch, own and other, of requests that go on alone from this stage on.
 
