@@ -29,7 +29,7 @@ class Metrics:
             "vllm_csp:mask_decode_batch_size", "Answers per mask decoding call.", buckets=COUNTS
         )
         self.visual_tokens = Counter(
-            "vllm_csp:visual_tokens", "Image tokens that a stage ran on.", ["stage"]
+            "vllm_csp:visual_tokens", "Image tokens that a stage kept.", ["stage"]
         )
         self.kept_ratio = _gauge(
             "visual_tokens_kept_ratio", "Image-token layers over those of `dense`."
@@ -39,6 +39,10 @@ class Metrics:
         self.cache_hits = Counter("vllm_csp:sam_cache_hits", "Image embeddings found.")
         self.cache_host_hits = Counter(
             "vllm_csp:sam_cache_host_hits", "Of these, brought back from the host's memory."
+        )
+        self.shared_images = Counter(
+            "vllm_csp:shared_images",
+            "Images that a staged policy took, in its first stages, from a request beside it.",
         )
         self.held_streams = _gauge("held_streams", "Sequences whose queries are held.")
         self.held_embeddings = _gauge("held_embeddings", "Image embeddings on the device.")
@@ -59,6 +63,7 @@ class Metrics:
         self.cache_host_hits.inc(counters["new_host_hits"])
         self.cache_queries.inc(counters["new_hits"] + counters["new_misses"])
         self.encode_seconds.inc(counters["new_encode_seconds"])
+        self.shared_images.inc(counters["new_shared_images"])
         self._held[engine] = counters
         for gauge, name in (
             (self.held_streams, "streams"),

@@ -75,7 +75,7 @@ class MaskWorkerExtension:
         return None if results is None else {"results": results, "counters": self._csp_counters()}
 
     def csp_held(self) -> dict[str, float]:
-        """What is held for requests, and what the embedding cache has done since start."""
+        """What is held for requests, and what the caches of images have done since start."""
         model: LISAForCausalLM = self.model_runner.get_model()
         cache = model.masks.embeddings
         return {
@@ -87,6 +87,7 @@ class MaskWorkerExtension:
             "embedding_host_hits": cache.host_hits,
             "embedding_misses": cache.misses,
             "encode_seconds": model.masks.encode_seconds,
+            "shared_images": 0 if model.runner is None else model.runner.shared_images,
         }
 
     def _csp_counters(self) -> dict[str, float]:
@@ -97,6 +98,7 @@ class MaskWorkerExtension:
             "new_host_hits": "embedding_host_hits",
             "new_misses": "embedding_misses",
             "new_encode_seconds": "encode_seconds",
+            "new_shared_images": "shared_images",
         }
         new = {name: held[total] - told.get(total, 0.0) for name, total in names.items()}
         self._csp_told = held

@@ -17,6 +17,7 @@ PHOTO = Image.new("RGB", (8, 6))
 COUNTERS = {
     **dict.fromkeys(("streams", "embeddings", "host_embeddings", "pinned"), 1.0),
     **dict.fromkeys(("new_hits", "new_host_hits", "new_misses", "new_encode_seconds"), 0.0),
+    "new_shared_images": 0.0,
 }
 
 

@@ -79,6 +79,8 @@ def test_several_questions_about_one_image(checkpoint: Path, model: Model, case:
         for number in (0, 3):
             assert_as_alone(noted[number], model, case.plan, prompts[number])
         assert engine.leftovers() == {"requests": 0, "dropped": 0, "tables": 0}
+        assert engine.model.runner is not None
+        assert engine.model.runner.shared_images == (2 if SHARED[case.name] else 0)
 
 
 def test_it_can_be_switched_off_and_answers_are_the_same(checkpoint: Path, model: Model) -> None:

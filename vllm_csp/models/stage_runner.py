@@ -36,6 +36,8 @@ class StageRunner:
         self.timeline = Timeline(enabled=False)
         # Per stage the tokens [P, budget] kept for the images of the last step that had any.
         self.selected: list[Tensor] = []
+        # How many images have been another request's rows in the first stages, since start.
+        self.shared_images = 0
 
     def run(
         self,
@@ -54,6 +56,7 @@ class StageRunner:
             step = _Step(self, plan, positions, x, embed_seg)
             hidden = step.run(layers, norm)
             self.selected = step.selected
+            self.shared_images += int(np.count_nonzero(plan.stages[0].shared))
             return hidden
         residual: Tensor | None = None
         for layer in layers:
