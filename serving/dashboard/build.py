@@ -153,8 +153,11 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Image tokens per stage",
-            "That a stage ran on, per second.",
-            {"stage {{stage}}": _rate("vllm_csp:visual_tokens_total", "stage")},
+            "That a stage kept, per second; and images that were rows of a request beside.",
+            {
+                "stage {{stage}}": _rate("vllm_csp:visual_tokens_total", "stage"),
+                "shared images": _rate("vllm_csp:shared_images_total"),
+            },
             "ops",
         ),
         Panel(
