@@ -22,6 +22,7 @@ from benchmarks.cells import report_cell, run_cell
 from benchmarks.checkpoint import Size, write_checkpoint
 from benchmarks.overlap import overlaps
 from benchmarks.report import report_rows
+from benchmarks.systems import POLICIES
 
 QUESTIONS = 6
 PER_PHOTO = 2
@@ -89,10 +90,9 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def settings(engine: str, layers: int) -> dict[str, Any]:
     """Of `dense`, of csp with and without sharing, and of csp's stages with every token."""
-    if engine == "dense":
-        return {"policy": "dense"}
-    if engine in ("csp", "unshared"):
-        return {"policy": "csp", "preset": "65", "share_images": engine == "csp"}
+    served = {"dense": "dense", "csp": "csp-65", "unshared": "csp-65-unshared"}
+    if engine in served:
+        return POLICIES[served[engine]]
     from vllm_csp.tokens import policy
 
     whole = policy("csp", layers, 256, cluster_tokens=256, prune_tokens=256)

@@ -29,6 +29,7 @@ from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
 from benchmarks.checkpoint import Size, write_checkpoint
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
+from benchmarks.systems import POLICIES as SERVED
 
 TEXT_TOKENS = 64
 HIDDEN = 1024
@@ -36,9 +37,9 @@ SHARED = "csp-65-shared"
 POLICIES: dict[str, dict[str, Any]] = {
     "stock": {},
     "dense": {"policy": "dense"},
-    "csp-65": {"policy": "csp", "preset": "65", "share_images": False},
-    "csp-70": {"policy": "csp", "preset": "70", "share_images": False},
-    SHARED: {"policy": "csp", "preset": "65"},
+    "csp-65": SERVED["csp-65-unshared"],
+    "csp-70": {**SERVED["csp-70"], "share_images": False},
+    SHARED: SERVED["csp-65"],
 }
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
 

@@ -75,6 +75,12 @@ def steps(draw: st.DrawFn) -> Step:
     return Step(plan, shared, apart, kept)
 
 
+def both(step: Step) -> list[tuple[StagePlan, StagePlan]]:
+    """Each stage's plan with and without sharing."""
+    together, apart = (TokenPlan.build(one, step.schedule) for one in (step.shared, step.apart))
+    return list(zip(together.stages, apart.stages, strict=True))
+
+
 def cached(stage: StagePlan, kept: torch.Tensor) -> dict[tuple[int, int], int]:
     """Row of the full batch whose key and value each request has at each place of its cache."""
     rows = stage.fill(kept).tolist()
@@ -90,10 +96,8 @@ def cached(stage: StagePlan, kept: torch.Tensor) -> dict[tuple[int, int], int]:
 @settings(max_examples=200, deadline=None)
 @given(steps())
 def test_every_place_of_the_cache_holds_the_same_token(step: Step) -> None:
-    together = TokenPlan.build(step.shared, step.schedule)
-    apart = TokenPlan.build(step.apart, step.schedule)
     starts = step.starts
-    for index, (one, other) in enumerate(zip(together.stages, apart.stages, strict=True)):
+    for index, (one, other) in enumerate(both(step)):
         holder = step.shared.owners(index)
         found, expected = cached(one, step.kept[index]), cached(other, step.kept[index])
         assert found.keys() == expected.keys()
@@ -115,17 +119,15 @@ def test_every_place_of_the_cache_holds_the_same_token(step: Step) -> None:
 @settings(max_examples=200, deadline=None)
 @given(steps())
 def test_score_rows_see_the_same_tokens(step: Step) -> None:
-    together = TokenPlan.build(step.shared, step.schedule)
-    apart = TokenPlan.build(step.apart, step.schedule)
     starts = step.starts
-    for index, (one, other) in enumerate(zip(together.stages, apart.stages, strict=True)):
+    for index, (one, other) in enumerate(both(step)):
         kept, holder = step.kept[index], step.shared.owners(index)
         here, there = one.fill(kept).numpy(), other.fill(kept).numpy()
         mine, alone = one.score_rows(step.shared), other.score_rows(step.apart)
         assert here[mine.query].tolist() == there[alone.query].tolist()
         assert mine.key_mask.tolist() == alone.key_mask.tolist()
         assert mine.image_columns.tolist() == alone.image_columns.tolist()
-        for place, request in enumerate(together.image_requests):
+        for place, request in enumerate(one.image_requests):
             seen = mine.key_mask[place]
             rows, plain = here[mine.keys[place][seen]], there[alone.keys[place][seen]]
             inside = plain - starts[request] < step.shared.image_end[request]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -114,40 +114,30 @@ class BatchTracker:
         if self._plan is None:
             scheduled = np.diff(query_start_loc.numpy()).astype(np.int64)
             requests = [self.rows.get(row, TEXT_ONLY) for row in range(len(scheduled))]
-            computed = seq_lens.numpy().astype(np.int64) - scheduled
-            image_end = np.array([one.image_start + one.image_len for one in requests])
-            begins = (computed == 0) & (scheduled > image_end)
-            self._plan = TokenPlan.build(
-                Batch(
-                    num_computed_tokens=computed,
-                    num_scheduled_tokens=scheduled,
-                    prompt_len=np.array([one.prompt_len for one in requests]),
-                    image_start=np.array([one.image_start for one in requests]),
-                    image_len=np.array([one.image_len for one in requests]),
-                    prefix_of=self._prefix_of(requests, begins),
-                    shared_stages=np.array(
-                        [(one.schedule or self.schedule).image_stages for one in requests]
-                    ),
-                ),
-                self.schedule,
+            batch = Batch(
+                num_computed_tokens=seq_lens.numpy().astype(np.int64) - scheduled,
+                num_scheduled_tokens=scheduled,
+                prompt_len=np.array([one.prompt_len for one in requests]),
+                image_start=np.array([one.image_start for one in requests]),
+                image_len=np.array([one.image_len for one in requests]),
             )
+            self._plan = TokenPlan.build(self._with_prefixes(batch, requests), self.schedule)
         return self._plan
 
-    @staticmethod
-    def _prefix_of(
-        requests: Sequence[TrackedRequest], begins: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
-        """For each request the first that begins in this step with the same prefix, or itself."""
+    def _with_prefixes(self, batch: Batch, requests: Sequence[TrackedRequest]) -> Batch:
+        """The batch, with whose prefix is whose among requests that begin in this step."""
+        begins = np.flatnonzero(batch.image_begins)
+        if len(begins) < 2:
+            return batch
         first: dict[tuple[tuple[str, bytes], Schedule | None], int] = {}
-        return np.array(
-            [
-                first.setdefault((one.prefix, one.schedule), row)
-                if one.prefix is not None and begins[row]
-                else row
-                for row, one in enumerate(requests)
-            ],
-            dtype=np.int64,
-        )
+        prefix_of = np.arange(batch.num_requests)
+        shared_stages = np.zeros_like(prefix_of)
+        for row in map(int, begins):
+            one = requests[row]
+            if one.prefix is not None:
+                prefix_of[row] = first.setdefault((one.prefix, one.schedule), row)
+                shared_stages[row] = (one.schedule or self.schedule).image_stages
+        return replace(batch, prefix_of=prefix_of, shared_stages=shared_stages)
 
     @property
     def current_plan(self) -> TokenPlan:

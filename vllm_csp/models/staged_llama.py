@@ -31,7 +31,8 @@ from vllm_csp.models.stage_runner import StageRunner
 from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.schedules import staged_schedule
 
-# Others may attend to a prompt's own keys and values, as ROCm's AITER does.
+# Backends that write all keys and values they are given before attention, and read every request's
+# from the cache. Others may attend to a prompt's own, as ROCm's AITER does.
 READS_FROM_CACHE = frozenset({"CPU_ATTN", "FLASH_ATTN", "FLASHINFER", "TRITON_ATTN"})
 
 
@@ -144,14 +145,9 @@ class StagedLlamaModel(LlamaModel):
 
     @property
     def caches_apart(self) -> bool:
-        """Whether the backend writes all keys and values it is given before attention, and reads
-        every request's from the cache. What several requests share of an image needs that.
-        """
+        """Whether rows of an image may be shared on this platform's attention backend."""
         backends = (layer.self_attn.attn.attn_backend for layer in self.layers)
-        return all(
-            backend.get_name() in READS_FROM_CACHE and not backend.forward_includes_kv_cache_update
-            for backend in backends
-        )
+        return all(backend.get_name() in READS_FROM_CACHE for backend in backends)
 
     def forward(
         self,

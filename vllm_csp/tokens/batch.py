@@ -75,6 +75,12 @@ class Batch:
         return (self.image_len > 0) & inside
 
     @property
+    def image_begins(self) -> NDArray[np.bool_]:
+        """Requests whose prompt is in this step from its start to behind the image, [R]."""
+        behind = self.num_scheduled_tokens > self.image_end
+        return self.image_now & (self.num_computed_tokens == 0) & behind
+
+    @property
     def scored_at(self) -> IntArray:
         """Position of the score row, [R]."""
         return self.prompt_len - 1 if self.score_position is None else self.score_position
@@ -130,9 +136,8 @@ class Batch:
             return
         itself = np.arange(self.num_requests)
         owner = np.minimum(self.prefix_of, itself)
-        whole = self.image_now & (self.num_computed_tokens == 0)
-        whole &= self.num_scheduled_tokens > self.image_end
-        alike = whole & whole[owner] & (self.image_start == self.image_start[owner])
+        begins = self.image_begins
+        alike = begins & begins[owner] & (self.image_start == self.image_start[owner])
         _refuse(
             (self.prefix_of != itself)
             & (~alike | (self.prefix_of > owner) | (self.prefix_of[owner] != owner)),

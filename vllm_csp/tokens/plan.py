@@ -198,7 +198,7 @@ class TokenPlan:
             prefix_of = batch.owners(index)
             key = (budget, prefix_of.tobytes())
             if key not in plans:
-                plans[key] = _stage(batch, start, prefix_of, budget, total)
+                plans[key] = _stage(batch, start, owner, prefix_of, budget, total)
             stages.append(plans[key])
         return cls(
             batch=batch,
@@ -241,7 +241,7 @@ def _offsets(lengths: IntArray) -> IntArray:
 
 
 def _stage(
-    batch: Batch, start: IntArray, prefix_of: IntArray, budget: int, total: int
+    batch: Batch, start: IntArray, owner: IntArray, prefix_of: IntArray, budget: int, total: int
 ) -> StagePlan:
     dropped = total - budget
     # Rows up to the image's end that another request computes.
@@ -256,7 +256,6 @@ def _stage(
     behind = batch.image_now & (dropped > 0)
     edge = batch.image_start - batch.num_computed_tokens + budget
     skip = np.where(behind[requests] & (place >= edge[requests]), dropped, 0)
-    owner = np.flatnonzero(batch.image_now)
     holder = prefix_of[owner]
     before = (batch.image_start - batch.num_computed_tokens)[holder]
     slots = compact[holder] + before
