@@ -64,9 +64,6 @@ class Model:
         return self.hidden * (4 * self.hidden + 3 * self.ffn)
 
 
-LISA_7B = Model(layers=32, hidden=4096, ffn=11008, heads=32)
-
-
 def llm_prefill(model: Model, text_tokens: int, dtype: str, schedule: Any = None) -> Part:
     """One prompt through the decoder; with `schedule` through its stages."""
     from vllm_csp.tokens import policy

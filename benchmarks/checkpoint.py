@@ -50,9 +50,6 @@ class Size:
         return "-".join(map(str, asdict(self).values())).lower()
 
 
-LISA_7B = Size(layers=32, hidden=4096, large=True)
-
-
 def write_checkpoint(size: Size, hollow: bool = False) -> Path:
     """The folder of such a checkpoint; one that is there is kept."""
     from vllm_csp.standin import write_standin

@@ -10,15 +10,12 @@ from typing import Any
 from PIL import Image
 from vllm.outputs import RequestOutput
 
-from vllm_csp.masks import encode_mask
-from vllm_csp.sam.postprocess import unpack_mask
 from vllm_csp.serving.logs.note import RequestNote
+from vllm_csp.serving.mask_job import FORCED_TEXT, json_masks, seg_indexes
 from vllm_csp.serving.protocol import SegmentationOptions
 from vllm_csp.serving.statistics import TokenStatistics
 from vllm_csp.serving.tracing.trace import Trace
 from vllm_csp.worker import MaskJob
-
-FORCED_TEXT = "[SEG]."
 
 
 @dataclass
@@ -26,15 +23,16 @@ class Answer:
     """State of one request between rendering and the last byte.
 
     schedule: JSON of the request's own schedule, or empty. note: told what came of it.
+    request_key: empty without an image.
     """
 
-    request_key: str
     options: SegmentationOptions
     schedule: str
     seg_token_id: int
     max_masks: int
     note: RequestNote
     trace: Trace | None = None
+    request_key: str = ""
     image: Image.Image | None = None
     image_key: str = ""
     token_ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -59,17 +57,14 @@ class Answer:
     def mask_job(self, index: int) -> MaskJob | None:
         """What to ask the engine for choice `index`; None when there is nothing to segment."""
         tokens = self.token_ids[index]
-        if self.forced:
-            indexes = [0]
-        else:
-            indexes = [i for i, token in enumerate(tokens) if token == self.seg_token_id]
+        indexes = seg_indexes(tokens, self.seg_token_id, self.max_masks, forced=self.forced)
         if self.image is None or not indexes:
             return None
         return MaskJob(
             request_key=self.request_key,
             image_key=self.image_key,
             token_ids=tokens,
-            indexes=indexes[: self.max_masks],
+            indexes=indexes,
             wants_tokens=self.options.show_tokens,
             wants_spans=self.trace is not None,
         )
@@ -79,15 +74,7 @@ class Answer:
         self.kept_tokens = packed["kept_tokens"] or self.kept_tokens
         if self.trace is not None:
             self.trace.add(packed["spans"])
-        height, width = packed["size"]
-        return [
-            encode_mask(
-                unpack_mask(bits, (height, width)), score, seg_index, self.options.mask_format
-            )
-            for seg_index, (bits, score) in enumerate(
-                zip(packed["masks"], packed["scores"], strict=True)
-            )
-        ]
+        return json_masks(packed, self.options.mask_format)
 
     def stats(self, statistics: TokenStatistics) -> dict[str, Any] | None:
         """The `segmentation` object of the response, if the request wants one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -24,6 +23,7 @@ from vllm.outputs import RequestOutput
 from vllm_csp.config import CspConfig
 from vllm_csp.kv.tracker import NO_IMAGE_KEY, SAME_IMAGE_KEY, SCHEDULE_KEY
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
+from vllm_csp.readout.request_keys import give_key, take_back
 from vllm_csp.serving.answer import Answer, AnswerTap
 from vllm_csp.serving.health.pulse import Pulse
 from vllm_csp.serving.limits.admission import count_answers
@@ -80,7 +80,6 @@ class SegmentationChat(OpenAIServingChat):
                 parameter="segmentation",
             )
         answer = Answer(
-            request_key=uuid.uuid4().hex,
             options=options or SegmentationOptions(),
             schedule=self._own_schedule(options),
             seg_token_id=self.renderer.get_tokenizer().seg_token_id,
@@ -120,6 +119,7 @@ class SegmentationChat(OpenAIServingChat):
         answer = _answer_of(request)
         answer.find_image(result[0])
         if answer.image is not None:
+            answer.request_key = answer.request_key or give_key()
             request.vllm_xargs = {
                 **(request.vllm_xargs or {}),
                 REQUEST_KEY: answer.request_key,
@@ -216,6 +216,7 @@ class SegmentationChat(OpenAIServingChat):
     def _release(self, answer: Answer) -> None:
         if answer.image is not None and not answer.released:
             answer.released = True
+            take_back(answer.request_key)
             if answer.num_prompt_tokens:
                 statistics = self.statistics
                 self.metrics.observe_image(

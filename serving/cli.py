@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ from vllm_csp.serving.commands import serve_options
 from vllm_csp.serving.commands.batch import batch
 from vllm_csp.serving.commands.bench import bench
 from vllm_csp.serving.commands.eval import evaluate
+from vllm_csp.serving.commands.mode import Mode
 from vllm_csp.serving.server import background_server, run_server
 
 app = typer.Typer(
@@ -33,13 +33,6 @@ app.add_typer(bench, name="bench")
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
 SMALL_MODEL_FLAGS = ["--kv-cache-memory-bytes", "256M", "--max-num-seqs", "16"]
-
-
-class Mode(StrEnum):
-    """How the mask comes about."""
-
-    GENERATE = "generate"
-    FORCE = "force"
 
 
 Checkpoint = Annotated[

@@ -13,6 +13,7 @@ from vllm.engine.protocol import EngineClient
 
 from vllm_csp.images import sam_resize
 from vllm_csp.serving.engines import EngineCall, engine_calls
+from vllm_csp.serving.mask_job import failure
 from vllm_csp.serving.metrics import Metrics
 from vllm_csp.worker import ImagePixels, MaskJob, WorkerReply
 
@@ -22,7 +23,7 @@ Result = dict[str, Any]
 
 
 class MaskError(RuntimeError):
-    """No engine had what a mask needs."""
+    """No engine had what a mask needs, or the one that had could not make it."""
 
 
 class MaskClient:
@@ -38,14 +39,14 @@ class MaskClient:
     async def decode(self, job: MaskJob, image: Image.Image) -> Result:
         """Packed masks of one answer; `image` is sent only if its embedding was evicted.
 
-        Raises `MaskError` when the request's queries are gone.
+        Raises `MaskError` when the request's queries are gone or decoding failed.
         """
         line, result = await self._find(job)
         if result.get("missing") == "image":
             pixels = await asyncio.to_thread(image_pixels, job["image_key"], image)
             result = await line.submit(job, [pixels])
-        if "missing" in result:
-            raise MaskError(f"the engine lost the {result['missing']} before its masks were made")
+        if (reason := failure(result)) is not None:
+            raise MaskError(reason)
         return result
 
     def release(self, request_key: str) -> None:
@@ -133,7 +134,7 @@ class MaskLine:
         # One reply per worker; only the decoding rank gives one.
         reply: WorkerReply = next(one for one in replies if one is not None)
         results = reply["results"]
-        decoded = sum("missing" not in result for result in results)
+        decoded = sum(failure(result) is None for result in results)
         self._observe(decoded, time.monotonic() - began, reply["counters"])
         return results
 

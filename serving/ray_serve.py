@@ -186,7 +186,7 @@ def _model_in(body: bytes) -> str | None:
     """The field `model` of a JSON body; forms say it in the header."""
     try:
         fields = json.loads(body) if body.startswith(b"{") else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # the server says what is wrong with it
     model = fields.get("model")
     return model if isinstance(model, str) else None

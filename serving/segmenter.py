@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from vllm_csp.config import ConversationTemplate
+from vllm_csp.config import ConversationTemplate, CspConfig
 from vllm_csp.images import image_key, to_rgb
 from vllm_csp.kv.tracker import SCHEDULE_KEY
-from vllm_csp.masks import MaskFormat, encode_mask
+from vllm_csp.masks import MaskFormat
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
-from vllm_csp.sam.postprocess import unpack_mask
+from vllm_csp.readout.request_keys import give_key, take_back
+from vllm_csp.serving.mask_job import FORCED_TEXT, failure, json_masks, seg_indexes
 from vllm_csp.worker import MaskJob
 
 
@@ -37,7 +37,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered:
-    """Text, and masks as JSON objects (see `protocol.Mask`)."""
+    """Text, and masks as JSON objects (see `segment.response.Mask`)."""
 
     text: str
     masks: list[dict[str, Any]]
@@ -56,6 +56,8 @@ class Segmenter:
 
         self.llm = LLM(checkpoint, **engine_args)
         self._seg_token_id = self.llm.get_tokenizer().seg_token_id
+        settings = self.llm.llm_engine.vllm_config.additional_config
+        self._max_masks = CspConfig.from_additional_config(settings).max_masks_per_answer
 
     def close(self) -> None:
         """End the engine's process and free its memory; nothing can be asked any more."""
@@ -83,41 +85,45 @@ class Segmenter:
     ) -> list[Answered]:
         images = [None if one.image is None else to_rgb(one.image) for one in questions]
         keys = ["" if image is None else image_key(image) for image in images]
-        requests = [uuid.uuid4().hex for _ in questions]
-        outputs = self.llm.chat(
-            [_messages(one, image) for one, image in zip(questions, images, strict=True)],
-            [_sampling(*row) for row in zip(questions, requests, keys, strict=True)],
-            chat_template_kwargs={"conv_template": questions[0].template},
-            use_tqdm=progress,
-        )
-        tokens = [list(output.outputs[0].token_ids) for output in outputs]
-        masks = self._masks(questions, images, requests, keys, tokens, mask_format)
+        requests = [give_key() for _ in questions]
+        try:
+            outputs = self.llm.chat(
+                [_messages(one, image) for one, image in zip(questions, images, strict=True)],
+                [_sampling(*row) for row in zip(questions, requests, keys, strict=True)],
+                chat_template_kwargs={"conv_template": questions[0].template},
+                use_tqdm=progress,
+            )
+            tokens = [list(output.outputs[0].token_ids) for output in outputs]
+            try:
+                packed = self._packed(questions, images, requests, keys, tokens)
+            finally:
+                self._decode([], released=requests)
+        finally:
+            for request in requests:
+                take_back(request)
         return [
             Answered(
-                text="[SEG]." if one.mode == "force" else output.outputs[0].text.lstrip(" "),
-                masks=masks[i],
+                text=FORCED_TEXT if one.mode == "force" else output.outputs[0].text.lstrip(" "),
+                masks=_json(packed[i], mask_format) if i in packed else [],
                 token_ids=tokens[i],
                 prompt_token_ids=list(output.prompt_token_ids),
             )
             for i, (one, output) in enumerate(zip(questions, outputs, strict=True))
         ]
 
-    def _masks(
+    def _packed(
         self,
         questions: Sequence[Question],
         images: Sequence[Image.Image | None],
         requests: Sequence[str],
         keys: Sequence[str],
         tokens: Sequence[list[int]],
-        mask_format: MaskFormat,
-    ) -> list[list[dict[str, Any]]]:
+    ) -> dict[int, dict[str, Any]]:
+        """The worker's result for each question that wants masks."""
         jobs: dict[int, MaskJob] = {}
         for i, one in enumerate(questions):
-            indexes = (
-                [0]
-                if one.mode == "force"
-                else [k for k, token in enumerate(tokens[i]) if token == self._seg_token_id]
-            )
+            forced = one.mode == "force"
+            indexes = seg_indexes(tokens[i], self._seg_token_id, self._max_masks, forced=forced)
             if keys[i] and indexes:
                 jobs[i] = MaskJob(
                     request_key=requests[i],
@@ -133,8 +139,7 @@ class Segmenter:
         if lost:
             again = self._decode([jobs[i] for i in lost], {keys[i]: images[i] for i in lost})
             results.update(zip(lost, again, strict=True))
-        self._decode([], released=requests)
-        return [_encode(results.get(i), mask_format) for i in range(len(questions))]
+        return results
 
     def _decode(
         self,
@@ -150,18 +155,10 @@ class Segmenter:
         return results
 
 
-def _encode(packed: dict[str, Any] | None, mask_format: MaskFormat) -> list[dict[str, Any]]:
-    if packed is None:
-        return []
-    if "missing" in packed:
-        raise RuntimeError(f"the engine lost the {packed['missing']} before its masks were made")
-    height, width = packed["size"]
-    return [
-        encode_mask(unpack_mask(bits, (height, width)), score, seg_index, mask_format)
-        for seg_index, (bits, score) in enumerate(
-            zip(packed["masks"], packed["scores"], strict=True)
-        )
-    ]
+def _json(packed: dict[str, Any], mask_format: MaskFormat) -> list[dict[str, Any]]:
+    if (reason := failure(packed)) is not None:
+        raise RuntimeError(reason)
+    return json_masks(packed, mask_format)
 
 
 def _messages(question: Question, image: Image.Image | None) -> list[Any]:

@@ -164,7 +164,7 @@ def test_called_functions_take_what_we_pass(function: Callable[..., Any], names:
 
 HAS: list[tuple[type, set[str]]] = [
     (BatchUpdate, {"removed", "added", "moved"}),
-    (LogitsContext, {"idx_mapping_np", "input_ids"}),
+    (LogitsContext, {"idx_mapping_np", "input_ids", "seq_lens_upper_bound_np"}),
     (LogitsProcRequestState, {"prompt_len", "prefill_len"}),
     (DefaultModelLoader.Source, {"model_or_path", "revision", "prefix"}),
     (ParallelConfig, {"worker_extension_cls", "pipeline_parallel_size"}),

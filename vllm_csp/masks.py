@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -105,8 +106,24 @@ def _run_lengths(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return numbers
 
 
+def coco_rle(mask: dict[str, Any]) -> dict[str, Any]:
+    """COCO's `{"size", "counts"}` of a JSON mask, whichever format it has.
+
+    Raises: ValueError as `decode_mask` does.
+    """
+    counts = mask.get("counts")
+    if not counts:
+        counts = encode_mask(decode_mask(mask), mask["score"], mask["seg_index"], "rle")["counts"]
+    return {"size": list(mask["size"]), "counts": counts}
+
+
+def write_png(mask: np.ndarray, target: Path | BinaryIO) -> None:
+    """A boolean mask as a PNG of one bit per pixel."""
+    Image.fromarray(mask.astype(np.uint8) * 255).convert("1").save(target, "PNG")
+
+
 def png_data_url(mask: np.ndarray) -> str:
     """A 1-bit PNG of a boolean mask as a data URL."""
     buffer = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * 255).convert("1").save(buffer, "PNG")
+    write_png(mask, buffer)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

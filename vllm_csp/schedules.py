@@ -37,6 +37,11 @@ def vision_needs(schedule: Schedule) -> set[str]:
     return needs & VISION_NEEDS
 
 
+def follows(guest: Schedule, host: Schedule) -> bool:
+    """Whether an engine of schedule `host` can run a request on `guest`."""
+    return guest.layout == host.layout and vision_needs(guest) <= vision_needs(host)
+
+
 def staged_schedule(vllm_config: VllmConfig) -> Schedule | None:
     """The schedule that an engine runs in stages; None when it runs every layer on every token."""
     settings = CspConfig.from_additional_config(vllm_config.additional_config)

@@ -61,16 +61,18 @@ class MaskWorkerExtension:
 
         `images` are embedded first: pixels for jobs that an earlier call found without embedding.
         A result is {"size", "masks", "scores", "kept_tokens", "spans"}, {"missing": "image"} if
-        the pixels must be sent again, or {"missing": "request"} if its queries are gone. None on
-        ranks that decode nothing.
+        the pixels must be sent again, {"missing": "request"} if its queries are gone, or {"failed":
+        error}, for want of memory for example. None on ranks that decode nothing.
         """
         model: LISAForCausalLM = self.model_runner.get_model()
         results = None
-        if model.decodes_masks:
-            self._encode(model, images)
-            results = self._decode(model, jobs)
-        for key in released:
-            model.recorder.store.release(key)
+        try:
+            if model.decodes_masks:
+                self._encode(model, images)
+                results = self._decode(model, jobs)
+        finally:
+            for key in released:
+                model.recorder.store.release(key)
         give_back_surplus()
         return None if results is None else {"results": results, "counters": self._csp_counters()}
 
@@ -140,8 +142,11 @@ class MaskWorkerExtension:
             intervals.append([*encoded, *stream.intervals])
         decoding: list[Interval] = []
         with model.timeline.measured("vllm_csp.mask_decode", decoding, answers=len(found)):
-            mask_sets = model.masks.decode(embeddings, queries)
+            mask_sets = model.masks.decode_each(embeddings, queries)
         for number, mask_set, tokens, before in zip(found, mask_sets, kept, intervals, strict=True):
+            if isinstance(mask_set, str):
+                results[number] = {"failed": mask_set}
+                continue
             results[number] = {
                 "size": list(mask_set.size),
                 "masks": mask_set.masks,

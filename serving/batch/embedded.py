@@ -54,7 +54,6 @@ class EmbeddedEndpoint(Endpoint):
 
     def __init__(self, server: EmbeddedServer, url: str, client: httpx.AsyncClient) -> None:
         super().__init__(url, client)
-        self.num_restarts = 0
         self._server = server
         self._without_answer = 0
 
@@ -70,7 +69,6 @@ class EmbeddedEndpoint(Endpoint):
                 f"see {self._server.log}"
             )
         self._without_answer += 1
-        self.num_restarts += 1
         try:
             self.url = await asyncio.to_thread(self._server.start)
         except (RuntimeError, OSError) as error:

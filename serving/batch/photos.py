@@ -34,7 +34,10 @@ class Photos:
 
 
 def _read(file: str) -> str:
-    size = os.stat(file).st_size
+    try:
+        size = os.stat(file).st_size
+    except ValueError as error:  # A path that no system has, with a NUL for example.
+        raise OSError(str(error)) from error
     if size > MOST_BYTES:
         raise OSError(f"{size} bytes, at most {MOST_BYTES} are sent")
     return image_data_url(Path(file))

@@ -96,7 +96,12 @@ def local_file(address: str, folder: Path) -> str | None:
     if scheme is None:
         # `Path` interns the parts of paths, and Python's table of interned strings grows.
         return os.path.join(folder, address)
-    return unquote(urlsplit(address).path) if scheme[1].lower() == "file" else None
+    if scheme[1].lower() != "file":
+        return None
+    try:
+        return unquote(urlsplit(address).path)
+    except ValueError:
+        return address  # Not an address; reading it will say so.
 
 
 def key_of(address: str, file: str | None) -> str:
@@ -104,5 +109,5 @@ def key_of(address: str, file: str | None) -> str:
     if file is not None:
         return file
     if address.startswith("data:"):
-        return hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(address.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     return address

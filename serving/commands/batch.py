@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from vllm_csp.serving.batch.output import Output
 from vllm_csp.serving.batch.sources.choice import InputKind, open_source
 from vllm_csp.serving.batch.sources.source import Asking, UsageError
 from vllm_csp.serving.batch.summary import summary_table
+from vllm_csp.serving.commands.mode import Mode
 
 console = Console(stderr=True)
 
@@ -29,13 +29,6 @@ ASKING = "Questions"
 SERVER = "Server"
 RAY = "Ray"
 LOAD = "Load and failures"
-
-
-class Mode(StrEnum):
-    """How the masks come about."""
-
-    GENERATE = "generate"
-    FORCE = "force"
 
 
 def batch(
@@ -118,8 +111,8 @@ def batch(
             "-c",
             envvar="VLLM_CSP_CHECKPOINT",
             rich_help_panel=SERVER,
-            help="LISA checkpoint for a server of this run's own: a folder or a hub id. Default: a "
-            "small stand-in with random weights, whose masks mean nothing.",
+            help="LISA checkpoint for a server of this run's own: a folder or a hub id. Default: "
+            "LISA-mini, which comes with this package.",
         ),
     ] = "",
     policy: Annotated[
@@ -210,8 +203,8 @@ def batch(
         typer.Option(
             min=0,
             rich_help_panel=LOAD,
-            help="How often to send a row again after 429, 503, a timeout or a lost connection, "
-            "with growing pauses.",
+            help="How often to send a row again after 429, 503 and the like, a timeout or a lost "
+            "connection, with growing pauses.",
         ),
     ] = 8,
     timeout: Annotated[

@@ -16,16 +16,10 @@ from rich.console import Console
 from vllm_csp.evaluation.datasets.registry import Format, Source, read_photos
 from vllm_csp.evaluation.item import SHORT_QUESTION
 from vllm_csp.serving.client import ServerError
+from vllm_csp.serving.commands.mode import Mode
 
 # Wide enough for the table where the output goes into a file.
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
-
-
-class Mode(StrEnum):
-    """What is asked of the model."""
-
-    FORCE = "force"
-    GENERATE = "generate"
 
 
 class Template(StrEnum):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field
 
-from vllm_csp.masks import decode_mask, encode_mask
+from vllm_csp.masks import coco_rle, decode_mask
 from vllm_csp.serving.segment.convertible import Convertible
 
 
@@ -35,10 +35,7 @@ class Mask(BaseModel):
 
     def rle(self) -> dict[str, Any]:
         """COCO's `{"size", "counts"}`."""
-        counts = self.counts
-        if counts is None:
-            counts = encode_mask(self.to_numpy(), self.score, self.seg_index, "rle")["counts"]
-        return {"size": list(self.size), "counts": counts}
+        return coco_rle(self.model_dump())
 
 
 class SegmentError(BaseModel):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
-from benchmarks.checkpoint import LISA_7B, Size, write_checkpoint
+from benchmarks.checkpoint import Size, write_checkpoint
 from benchmarks.timed_steps import Step
 from vllm_csp.models.weights import checkpoint_shapes
 
@@ -42,7 +42,7 @@ def test_a_hollow_checkpoint_of_lisas_size_takes_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.checkpoint.CACHE", tmp_path)
-    folder = write_checkpoint(LISA_7B, hollow=True)
+    folder = write_checkpoint(Size(layers=32, hidden=4096, large=True), hollow=True)
     shapes = checkpoint_shapes(folder)
     assert shapes["model.layers.31.mlp.down_proj.weight"] == (4096, 11008)
     assert shapes["model.visual_model.image_encoder.pos_embed"] == (1, 64, 64, 1280)

@@ -104,7 +104,6 @@ def test_a_resumed_request_is_planned_like_a_new_one(state: StagedModelState) ->
     add(state, "a", 5, PROMPT)
     step(state, {"a": (0, 263)})
     plan = state._tracker.current_plan
-    assert plan.readout_rows.tolist() == [259]
     assert [stage.num_rows for stage in plan.stages] == [7 + kept for kept in (64, 256, 16)]
 
 

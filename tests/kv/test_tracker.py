@@ -24,7 +24,7 @@ from vllm_csp.kv.tracker import (
     tracker_of,
 )
 from vllm_csp.readout.processor import ReadoutProcessor
-from vllm_csp.tokens import policy
+from vllm_csp.tokens import Schedule, policy
 
 SCHEDULE = policy("csp", 8)
 MAX_REQUESTS = 6
@@ -158,6 +158,19 @@ def test_a_requests_own_schedule_is_read_from_its_arguments() -> None:
     runner.add("two", prompt_of(2, 2, image=True, word=3), [], None)
     runner.refresh()
     assert [runner.tracker.rows[row].schedule for row in (0, 1)] == [own, None]
+
+
+def test_a_schedule_for_other_images_is_left_out() -> None:
+    """A client may send one on vLLM's own routes: of the same budgets, for 1024 image tokens."""
+    stages = SCHEDULE.model_dump()["stages"]
+    stages[1]["selector"] = {"name": "grid"}
+    other = Schedule(num_layers=SCHEDULE.num_layers, num_image_tokens=1024, stages=stages)
+    assert other.kept_per_stage == SCHEDULE.kept_per_stage
+    runner = Runner("other images")
+    arguments = {SCHEDULE_KEY: other.model_dump_json()}
+    runner.add("one", prompt_of(2, 2, image=True, word=3), [], arguments)
+    runner.refresh()
+    assert runner.tracker.rows[0].schedule is None
 
 
 def test_each_step_is_planned_once_and_anew() -> None:

@@ -21,6 +21,7 @@ from vllm import SamplingParams
 from tests.oracle import IMAGE_ROWS, recording
 from vllm_csp.images import image_key, sam_resize, to_rgb
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
+from vllm_csp.readout.request_keys import give_key
 from vllm_csp.sam.postprocess import unpack_mask
 from vllm_csp.serving.segmenter import Segmenter
 from vllm_csp.worker import ImagePixels, MaskJob
@@ -70,7 +71,7 @@ def conversations(engine: Segmenter, names: Sequence[str], **options: Any) -> li
     """Ask oracle questions in one batch, with sampling options."""
     chosen = [recording(name) for name in names]
     images = [to_rgb(one.image()) for one in chosen]
-    keys = [uuid.uuid4().hex for _ in chosen]
+    keys = [give_key() for _ in chosen]
     messages: list[Any] = [
         [
             {
@@ -142,7 +143,7 @@ def expected_masks(
     engine: Segmenter, told: Conversation, choice: int, indexes: Sequence[int]
 ) -> list[Mask]:
     """The truth, from one prefill per [SEG]."""
-    keys = [uuid.uuid4().hex for _ in indexes]
+    keys = [give_key() for _ in indexes]
     prompts: list[Any] = [
         {
             "prompt_token_ids": [*told.prompt_ids, *told.outputs[choice][:index]],

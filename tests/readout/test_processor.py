@@ -19,6 +19,7 @@ from tests.readout.lookup import queries
 from vllm_csp.kv.tracker import SCHEDULE_KEY, SEED_KEY
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY, ReadoutProcessor
 from vllm_csp.readout.recorder import Recorder
+from vllm_csp.readout.request_keys import give_key, take_back
 from vllm_csp.readout.store import ReadoutStore
 
 VOCABULARY = 8
@@ -343,7 +344,8 @@ def test_v2_tells_choices_apart_by_the_tokens_fed(runner_v2: Worker, slots: Slot
             "structured outputs",
         ),
         (SamplingParams(extra_args={REQUEST_KEY: ["a"]}), REQUEST_KEY),
-        (SamplingParams(extra_args={IMAGE_KEY: 5}), IMAGE_KEY),
+        (SamplingParams(extra_args={REQUEST_KEY: "a client's"}), REQUEST_KEY),
+        (SamplingParams(extra_args={IMAGE_KEY: "a client's"}), IMAGE_KEY),
         (SamplingParams(extra_args={SEED_KEY: "5"}), SEED_KEY),
         (SamplingParams(extra_args={SCHEDULE_KEY: 5}), SCHEDULE_KEY),
         (SamplingParams(extra_args={SCHEDULE_KEY: "{}"}), "Schedule"),
@@ -355,5 +357,14 @@ def test_what_would_stop_the_engine_is_refused(refused: SamplingParams, reason: 
 
 
 def test_ordinary_requests_are_not_refused() -> None:
-    for accepted in (parameters(None), parameters("a"), SamplingParams(logprobs=2, n=3)):
+    for accepted in (parameters(None), SamplingParams(logprobs=2, n=3)):
         ReadoutProcessor.validate_params(accepted)
+
+
+def test_a_key_counts_until_it_is_taken_back() -> None:
+    own = parameters(give_key())
+    ReadoutProcessor.validate_params(own)
+    assert own.extra_args is not None
+    take_back(own.extra_args[REQUEST_KEY])
+    with pytest.raises(ValueError, match="the server's own"):
+        ReadoutProcessor.validate_params(own)

@@ -43,7 +43,8 @@ def test_least_recently_used_goes_first() -> None:
 def test_pinned_entries_stay_and_may_exceed_the_limit() -> None:
     cache = filled(1, "a")
     cache.pin("a")
-    cache.put("b", entry(), pin=True)
+    cache.pin("b")
+    cache.put("b", entry())
     assert len(cache) == 2
     cache.put("c", entry())
     assert "c" not in cache
@@ -53,7 +54,8 @@ def test_pinned_entries_stay_and_may_exceed_the_limit() -> None:
 def test_unpinning_evicts_what_is_over_the_limit() -> None:
     cache = filled(1, "a")
     cache.pin("a")
-    cache.put("b", entry(), pin=True)
+    cache.pin("b")
+    cache.put("b", entry())
     cache.unpin("a")
     assert "a" not in cache
     cache.unpin("b")
@@ -62,20 +64,21 @@ def test_unpinning_evicts_what_is_over_the_limit() -> None:
 
 def test_as_many_unpins_as_pins() -> None:
     cache = filled(1)
-    cache.put("a", entry(), pin=True)
     cache.pin("a")
-    assert cache.pin_count("a") == 2
+    cache.put("a", entry())
+    cache.pin("a")
     cache.unpin("a")
     cache.put("b", entry())
     assert "a" in cache
     cache.unpin("a")
-    assert cache.pin_count("a") == 0
+    assert cache.num_pinned == 0
 
 
 def test_zero_entries_keeps_only_pinned() -> None:
     cache = filled(0, "a")
     assert len(cache) == 0
-    cache.put("b", entry(), pin=True)
+    cache.pin("b")
+    cache.put("b", entry())
     assert "b" in cache
     cache.unpin("b")
     assert len(cache) == 0
@@ -83,11 +86,15 @@ def test_zero_entries_keeps_only_pinned() -> None:
 
 def test_putting_again_replaces_and_keeps_pins() -> None:
     cache = filled(1)
-    cache.put("a", entry(1.0), pin=True)
+    cache.pin("a")
+    cache.put("a", entry(1.0))
     newer = entry(2.0)
     cache.put("a", newer)
     assert cache.get("a") is newer
-    assert cache.pin_count("a") == 1
+    cache.put("b", entry())
+    assert "a" in cache
+    cache.unpin("a")
+    assert cache.num_pinned == 0
 
 
 def test_a_pin_may_come_before_the_image() -> None:
@@ -133,7 +140,8 @@ def test_what_is_looked_up_comes_back_from_the_host() -> None:
 def test_pinned_entries_stay_on_the_device() -> None:
     cache = on_two_tiers("a")
     cache.pin("a")
-    cache.put("b", entry(), pin=True)
+    cache.pin("b")
+    cache.put("b", entry())
     assert (len(cache), cache.num_on_host) == (2, 0)
     cache.unpin("a")
     assert (len(cache), cache.num_on_host) == (1, 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from vllm_csp.sam.embedding_cache import ImageEmbedding
-from vllm_csp.sam.mask_service import MaskService
+from vllm_csp.sam.mask_service import MaskService, MaskSet
 from vllm_csp.sam.postprocess import masks_from_logits, unpack_mask
 from vllm_csp.sam.resize import rows_seen
 from vllm_csp.sam.sam import Sam
@@ -81,3 +82,18 @@ def test_nothing_asked(work: tuple[MaskService, list[Any], list[Any]]) -> None:
     assert service.decode([], []) == []
     [found] = service.decode(images[:1], [torch.empty(0, 256)])
     assert (found.masks, found.scores) == ([], [])
+
+
+def test_masks_that_cannot_be_made_take_no_others_along(
+    work: tuple[MaskService, list[Any], list[Any]],
+) -> None:
+    service, images, queries = work
+    expected = service.decode(images, queries)
+    assert service.decode_each(images, queries) == expected
+    images[1] = replace(images[1], original_size=(1 << 22, 1 << 22))  # A mask of 16 TiB.
+    first, failed, last = service.decode_each(images, queries)
+    assert failed == "RuntimeError"
+    for found, before in ((first, expected[0]), (last, expected[2])):
+        assert isinstance(found, MaskSet)
+        assert len(found.masks) == len(before.masks)
+        assert found.scores == pytest.approx(before.scores, abs=1e-4)

@@ -4,7 +4,7 @@ import torch
 from pycocotools import mask as coco
 from torch.nn import functional
 
-from vllm_csp.sam.postprocess import masks_from_logits, pack_masks, unpack_mask
+from vllm_csp.sam.postprocess import masks_from_logits, pack_bits, packed_masks, unpack_mask
 from vllm_csp.sam.resize import rows_seen
 
 
@@ -12,6 +12,10 @@ def low_res(rows: int) -> torch.Tensor:
     """Smooth logits [rows, 32, 32] of both signs."""
     coarse = torch.randn(rows, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     return functional.interpolate(coarse, (32, 32), mode="bicubic")[:, 0]
+
+
+def pack(masks: torch.Tensor) -> list[bytes]:
+    return [row.tobytes() for row in pack_bits(masks).numpy()]
 
 
 def test_upscales_crops_upscales_and_thresholds() -> None:
@@ -63,15 +67,15 @@ def test_no_masks() -> None:
     masks, scores = masks_from_logits(torch.zeros(0, 32, 32), (128, 128), (5, 7), 128)
     assert masks.shape == (0, 5, 7)
     assert scores.shape == (0,)
-    assert pack_masks(masks) == []
+    assert pack(masks) == []
 
 
 def test_chunks_do_not_change_the_result() -> None:
     logits = low_res(5)
-    whole = masks_from_logits(logits, (100, 128), (75, 96), 128)
-    pieces = masks_from_logits(logits, (100, 128), (75, 96), 128, pixels_per_chunk=1)
-    assert torch.equal(whole[0], pieces[0])
-    assert torch.allclose(whole[1], pieces[1])
+    masks, scores = masks_from_logits(logits, (100, 128), (75, 96), 128)
+    pieces = packed_masks(logits, (100, 128), (75, 96), 128, pixels_per_chunk=1)
+    assert torch.equal(pieces[0], pack_bits(masks))
+    assert torch.allclose(pieces[1], scores)
 
 
 def test_half_precision_logits_are_upscaled_in_fp32() -> None:
@@ -84,7 +88,7 @@ def test_half_precision_logits_are_upscaled_in_fp32() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (8, 1), (3, 5), (7, 8), (13, 17)])
 def test_packed_masks_unpack_to_themselves(size: tuple[int, int]) -> None:
     masks = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) > 0.5
-    packed = pack_masks(masks)
+    packed = pack(masks)
     assert [len(data) for data in packed] == [-(-size[0] * size[1] // 8)] * 3
     for mask, data in zip(masks.numpy(), packed, strict=True):
         assert np.array_equal(unpack_mask(data, size), mask)
@@ -94,17 +98,17 @@ def test_bits_run_down_the_columns_first_bit_highest() -> None:
     mask = torch.zeros(1, 3, 4, dtype=torch.bool)
     mask[0, 1, 0] = True
     mask[0, 0, 3] = True
-    assert pack_masks(mask) == [bytes([0b01000000, 0b01000000])]
+    assert pack(mask) == [bytes([0b01000000, 0b01000000])]
 
 
 def test_every_byte_is_packed_bit_by_bit() -> None:
     masks = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8))).bool().view(256, 8, 1)
-    assert b"".join(pack_masks(masks)) == bytes(range(256))
+    assert b"".join(pack(masks)) == bytes(range(256))
 
 
 def test_unpacked_mask_is_what_pycocotools_wants() -> None:
     mask = torch.rand(1, 13, 17, generator=torch.Generator().manual_seed(0)) > 0.5
-    unpacked = unpack_mask(pack_masks(mask)[0], (13, 17))
+    unpacked = unpack_mask(pack(mask)[0], (13, 17))
     assert unpacked.flags.f_contiguous
     expected = coco.encode(np.asfortranarray(mask[0].numpy().astype(np.uint8)))
     assert coco.encode(unpacked.view(np.uint8)) == expected

@@ -40,7 +40,7 @@ def test_reads_every_field_from_shapes() -> None:
 
 
 def test_derived_sizes() -> None:
-    assert (VIT_H.grid_size, VIT_H.head_dim, VIT_H.mask_size) == (64, 80, 256)
+    assert (VIT_H.grid_size, VIT_H.head_dim) == (64, 80)
 
 
 def test_ignores_tensors_of_other_modules() -> None:

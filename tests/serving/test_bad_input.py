@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -222,6 +223,13 @@ def test_a_prompt_longer_than_the_model(server: Server, pictures: tuple[str, ...
     assert "maximum context length is 1024 tokens" in refused(server, request)
 
 
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(server: Server) -> None:
+    began = time.monotonic()
+    reason = refused(server, body(user("word " * 2_000_000)))
+    assert "10000" in reason and "the context of 1024 tokens" in reason
+    assert time.monotonic() - began < 5
+
+
 def test_a_wrong_model_name(server: Server) -> None:
     assert "`another` does not exist" in refused(server, asked(model="another"), status=404)
 
@@ -272,7 +280,8 @@ def test_ids_outside_the_vocabulary_are_refused(server: Server, prompt: list[int
     [
         ({"prompt_logprobs": 1}, "prompt_logprobs"),
         ({"vllm_xargs": {"csp_request": [1]}}, "csp_request"),
-        ({"vllm_xargs": {"csp_request": "a", "csp_image": 1}}, "csp_image"),
+        ({"vllm_xargs": {"csp_request": "a", "csp_image": "b"}}, "the server's own"),
+        ({"vllm_xargs": {"csp_schedule": "{}"}}, "Schedule"),
         ({"response_format": {"type": "json_object"}}, "structured outputs"),
     ],
     ids=str,

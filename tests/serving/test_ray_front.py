@@ -66,7 +66,8 @@ def test_models_take_turns(client: httpx.Client, folder: Path) -> None:
     assert log(folder) == ["one starts", "one ends", "two starts"]
     form = {"files": {"image": b"..."}, "headers": {"serve_multiplexed_model_id": "two"}}
     assert client.post("/v1/segment", **form).json()["model"] == "two"
-    assert client.post("/v1/segment", content=b"{no JSON").json()["model"] == "one"
+    for unread in (b"{no JSON", b'{"a":' * 100_000):
+        assert client.post("/v1/segment", content=unread).json()["model"] == "one"
     wait_until(lambda: log(folder)[3:] == ["two ends", "one starts"], SECONDS, "one is back")
 
 

@@ -304,8 +304,8 @@ def _share_embeddings(model: LISAForCausalLM, checkpoint: str) -> None:
             cache.put(key, embedding)
     put = cache.put
 
-    def noting_put(key: str, entry: ImageEmbedding, *, pin: bool = False) -> None:
+    def noting_put(key: str, entry: ImageEmbedding) -> None:
         _embeddings[checkpoint, key] = entry
-        put(key, entry, pin=pin)
+        put(key, entry)
 
     cache.put = noting_put  # type: ignore[method-assign]

@@ -70,7 +70,8 @@ def test_grouped_queries_shrink_key_and_value_projections_only() -> None:
 def test_prefill_sums_layer_by_layer() -> None:
     schedule = policy("csp", 32)
     cost = prefill_flops(schedule, LLAMA_7B, 64)
-    layers = [layer_flops(LLAMA_7B, kept + 64) for kept in schedule.kept_per_layer]
+    kept = [stage.budget for stage in schedule.stages for _ in range(stage.num_layers)]
+    layers = [layer_flops(LLAMA_7B, tokens + 64) for tokens in kept]
     assert cost.linear == sum(layer.linear for layer in layers)
     assert cost.attention == sum(layer.attention for layer in layers)
     assert dense_flops(schedule, LLAMA_7B, 64) == prefill_flops(policy("dense", 32), LLAMA_7B, 64)

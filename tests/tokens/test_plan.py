@@ -128,15 +128,11 @@ def _image_rows(requests: list[Request], owner: int, stage: int) -> list[int]:
 
 @settings(max_examples=60, deadline=None)
 @given(steps())
-def test_readout_rows_are_the_last_prompt_rows(step: tuple[Schedule, list[Request]]) -> None:
+def test_image_rows_are_those_of_the_full_batch(step: tuple[Schedule, list[Request]]) -> None:
     plan_schedule, requests = step
     plan = TokenPlan.build(batch_of(requests), plan_schedule)
-    expected, start = [], 0
-    for request in requests:
-        if reference.has_image_now(request):
-            expected.append(start + request.prompt - 1 - request.computed)
-        start += request.scheduled
-    assert plan.readout_rows.tolist() == expected
+    owners = [i for i, request in enumerate(requests) if reference.has_image_now(request)]
+    assert plan.image_requests.tolist() == owners
     starts = np.cumsum([0] + [r.scheduled for r in requests])
     images = [
         [starts[i] + requests[i].image_start - requests[i].computed + k for k in range(N)]
@@ -218,7 +214,6 @@ def test_bad_arrays_are_refused() -> None:
 def test_a_preempted_request_is_scored_by_the_same_row_as_before() -> None:
     guided = schedule([4], question=True)
     first, again = TokenPlan.build(one(0, 24), guided), TokenPlan.build(one(0, 31), guided)
-    assert first.readout_rows.tolist() == again.readout_rows.tolist() == [23]
     keys = torch.randn(31, 2, 8, generator=torch.Generator().manual_seed(0))
     scores = []
     for plan in (first, again):
@@ -233,21 +228,6 @@ def test_a_preempted_request_is_scored_by_the_same_row_as_before() -> None:
 def test_equal_budgets_share_one_plan() -> None:
     plan = TokenPlan.build(one(0, 24), policy("csp", 8, N, cluster_tokens=4, prune_tokens=4))
     assert plan.stages[0] is plan.stages[2]
-
-
-def test_a_given_score_position_is_used() -> None:
-    batch = one(0, 24)
-    moved = Batch(
-        batch.num_computed_tokens,
-        batch.num_scheduled_tokens,
-        batch.prompt_len,
-        batch.image_start,
-        batch.image_len,
-        score_position=np.array([21]),
-    )
-    plan = TokenPlan.build(moved, schedule([4], question=True))
-    assert plan.readout_rows.tolist() == [21]
-    assert plan.stages[-1].score_rows(moved).query.tolist() == [21 - N + 4]
 
 
 def test_rows_behind_the_score_rows_see_them_and_themselves() -> None:

@@ -24,8 +24,7 @@ def test_counts_of_cluster_scatter_prune() -> None:
     schedule = made(CSP)
     assert schedule.grid == (4, 4)
     assert schedule.kept_per_stage == (4, 16, 2)
-    assert schedule.kept_per_layer == (4, 4, 16, 16, 2, 2, 2, 2)
-    assert schedule.image_token_layers == sum(schedule.kept_per_layer) == 48
+    assert schedule.image_token_layers == 2 * 4 + 2 * 16 + 4 * 2
     assert schedule.mean_visual_tokens_per_layer == 6.0
     assert [schedule.stage_of(layer) for layer in range(8)] == [0, 0, 1, 1, 2, 2, 2, 2]
     assert [schedule.reexpands(i) for i in range(3)] == [False, True, False]
@@ -33,12 +32,9 @@ def test_counts_of_cluster_scatter_prune() -> None:
         schedule.stage_of(8)
 
 
-def test_scores_come_from_the_layers_before_the_stage() -> None:
+def test_only_stages_chosen_by_attention_need_a_score() -> None:
     schedule = made(CSP)
-    assert [list(schedule.score_layers(i)) for i in range(3)] == [[], [], [3]]
-    assert schedule.score(2) == ScoreSpec()
-    both = stage(4, 8, {"name": "attention", "score": {"layers": 2}}, 2)
-    assert list(made([*CSP[:2], both]).score_layers(2)) == [2, 3]
+    assert [schedule.score(i) for i in range(3)] == [None, None, ScoreSpec()]
 
 
 def test_dependence_on_the_question_per_stage() -> None:
@@ -51,7 +47,6 @@ def test_dependence_on_the_question_per_stage() -> None:
 def test_a_stage_that_keeps_all_needs_no_score() -> None:
     schedule = made([stage(0, 4, "all", 16), stage(4, 8, "attention", 16)])
     assert schedule.score(1) is None
-    assert list(schedule.score_layers(1)) == []
     assert not schedule.depends_on_question
 
 
@@ -84,6 +79,9 @@ def test_equal_layouts_allow_a_choice_per_request() -> None:
     other = [stage(0, 2, "random", 4), *CSP[1:]]
     assert made(CSP).layout == made(other).layout
     assert made(CSP).layout != made([stage(0, 2, "grid", 5), *CSP[1:]]).layout
+    assert made(CSP).layout != made(CSP, grid=(2, 8)).layout
+    few = [stage(0, 8, "grid", 4)]
+    assert made(few).layout != made(few, tokens=64).layout
 
 
 def test_text_form_names_layers_selectors_and_budgets() -> None:

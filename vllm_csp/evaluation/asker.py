@@ -26,9 +26,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: its text, its masks as JSON objects (`serving.protocol.Mask`), what it cost.
+    """An answer: its text, its masks, what it cost.
 
-    cost: the `segmentation` object of a response, see `TokenStatistics.of_prompt`.
+    masks: JSON objects, see `serving.segment.response.Mask`. cost: the `segmentation`
+    object of a response, see `TokenStatistics.of_prompt`.
     """
 
     text: str

@@ -9,7 +9,7 @@ from typing import Any
 from vllm_csp.config import ConversationTemplate
 from vllm_csp.evaluation.asker import Asked, Reply
 from vllm_csp.evaluation.policy_run import PolicyRun, engine_section
-from vllm_csp.schedules import vision_needs
+from vllm_csp.schedules import follows, vision_needs
 from vllm_csp.tokens import Schedule
 from vllm_csp.tokens.accounting import kv_ratio
 
@@ -74,7 +74,7 @@ def plan_hosts(
 def _follows(host: Schedule, guest: Schedule) -> bool:
     if host.is_dense or guest.is_dense:
         return host.is_dense and guest.is_dense
-    return host.layout == guest.layout and vision_needs(guest) <= vision_needs(host)
+    return follows(guest, host)
 
 
 class EngineAsker:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vllm_csp.schedules import vision_needs
+from vllm_csp.schedules import follows
 from vllm_csp.tokens import Batch, Schedule, TokenPlan
 
 # One engine per process is the rule; tests may hold several.
@@ -101,8 +101,7 @@ class BatchTracker:
 
     def _followed(self, text: str) -> Schedule | None:
         own = parse_schedule(text)
-        fits = own.layout == self.schedule.layout
-        return own if fits and vision_needs(own) <= vision_needs(self.schedule) else None
+        return own if follows(own, self.schedule) else None
 
     def begin_step(self) -> None:
         """The batch may have changed: plan anew."""

@@ -101,7 +101,7 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
             media_io_kwargs=params.media_io_kwargs,
             mm_processor_kwargs=params.mm_processor_kwargs,
         )
-        return self._render(parsed[0], _named_images(parsed[1]), params)
+        return self._render(parsed[0], parsed[1], params)
 
     async def render_messages_async(
         self, messages: list[ChatCompletionMessageParam], params: ChatParams
@@ -119,20 +119,21 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
             mm_processor_kwargs=params.mm_processor_kwargs,
         )
         # In a thread: decoding and hashing a large photo would hold up everyone else's tokens.
-        images = await asyncio.to_thread(_named_images, parsed[1])
-        return self._render(parsed[0], images, params)
+        return await asyncio.to_thread(self._render, parsed[0], parsed[1], params)
 
     def _render(
         self,
         conversation: list[ConversationMessage],
-        named: Sequence[NamedImage],
+        mm_data: Mapping[str, Any] | None,
         params: ChatParams,
     ) -> tuple[list[ConversationMessage], DictPrompt]:
+        named = _named_images(mm_data)
         pieces = prompt_pieces(
             conversation,
             default_template=self._settings.conv_template,
             **params.get_apply_chat_template_kwargs(),
         )
+        self._check_length(pieces)
         prompt: Any = parse_dec_only_prompt(self.get_tokenizer().encode_prompt(pieces))
         if named:
             prompt["multi_modal_data"] = {"image": [one.image for one in named]}
@@ -140,6 +141,19 @@ class LisaRenderer(BaseRenderer[LisaTokenizer]):
             prompt["multi_modal_uuids"] = {"image": [one.key for one in named]}
             _attach(conversation, named)
         return conversation, prompt
+
+    def _check_length(self, pieces: Sequence[Piece]) -> None:
+        """Refuse before tokenising, which takes seconds, what cannot fit; the engine counts tokens.
+
+        vLLM does the same for plain prompts.
+        """
+        context = self.model_config.max_model_len
+        length = sum(len(piece) for piece in pieces if isinstance(piece, str))
+        if length > context * self.get_tokenizer().max_chars_per_token:
+            raise VLLMValidationError(
+                f"a text of {length} characters is longer than the context of {context} tokens",
+                parameter="messages",
+            )
 
 
 def _plain(messages: list[ChatCompletionMessageParam]) -> list[ChatCompletionMessageParam]:

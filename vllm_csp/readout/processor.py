@@ -15,6 +15,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as Logits
 
 from vllm_csp.kv.tracker import SCHEDULE_KEY, SEED_KEY, parse_schedule, tracker_of
 from vllm_csp.readout.recorder import Recorder, recorder_of
+from vllm_csp.readout.request_keys import is_given
 from vllm_csp.readout.store import Stream
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
                 "LISA's tokenizer"
             )
         args = sampling_params.extra_args or {}
-        if not all(isinstance(args.get(name, ""), str) for name in (REQUEST_KEY, IMAGE_KEY)):
-            raise ValueError(f"`{REQUEST_KEY}` and `{IMAGE_KEY}` must be strings")
+        if args.keys() & {REQUEST_KEY, IMAGE_KEY} and not is_given(args.get(REQUEST_KEY)):
+            raise ValueError(f"`{REQUEST_KEY}` and `{IMAGE_KEY}` are the server's own")
         seed = args.get(SEED_KEY, 0)
         if not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ValueError(f"`{SEED_KEY}` must be an integer from 0 to 2^63 - 1")

@@ -63,8 +63,8 @@ class ReadoutStore:
     """Streams by request key.
 
     `on_open(image_key)` and `on_close(image_key)` are called for every stream held, so that the
-    image's embedding is kept as long. Streams are dropped when fetched, released, `max_age` seconds
-    after their last token, or (oldest first) beyond `max_streams`.
+    image's embedding is kept as long. Streams are dropped when released, `max_age` seconds after
+    their last token, or (oldest first) beyond `max_streams`.
     """
 
     def __init__(

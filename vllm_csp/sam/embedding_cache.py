@@ -80,14 +80,12 @@ class EmbeddingCache:
             self._entries.move_to_end(key)
         return found
 
-    def put(self, key: str, entry: ImageEmbedding, *, pin: bool = False) -> None:
-        """Hold an image as the most recently used, pinned once more if asked; evict others."""
+    def put(self, key: str, entry: ImageEmbedding) -> None:
+        """Hold an image as the most recently used; evict others."""
         self._device = entry.embedding.device
         self._host.pop(key, None)
         self._entries[key] = entry
         self._entries.move_to_end(key)
-        if pin:
-            self.pin(key)
         self._evict()
 
     def pin(self, key: str) -> None:
@@ -100,10 +98,6 @@ class EmbeddingCache:
         if self._pins[key] == 0:
             del self._pins[key]
             self._evict()
-
-    def pin_count(self, key: str) -> int:
-        """How many pins an image has."""
-        return self._pins.get(key, 0)
 
     @property
     def num_pinned(self) -> int:

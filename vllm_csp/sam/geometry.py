@@ -24,11 +24,6 @@ class SamGeometry(ABC):
     def grid_size(self) -> int:
         """Side of the image embedding, in cells."""
 
-    @property
-    def mask_size(self) -> int:
-        """Side of the low-resolution logits, in pixels."""
-        return 4 * self.grid_size
-
     @classmethod
     @abstractmethod
     def from_shapes(cls, shapes: Shapes) -> Self:

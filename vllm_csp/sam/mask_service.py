@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from vllm_csp.sam.embedding_cache import EmbeddingCache, ImageEmbedding
-from vllm_csp.sam.postprocess import fetch_masks, masks_from_logits, pack_bits
+from vllm_csp.sam.postprocess import fetch_masks, packed_masks
 from vllm_csp.sam.resize import rows_seen
 from vllm_csp.sam.sam import Sam
+
+logger = logging.getLogger("vllm.plugins.vllm_csp.sam")
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,30 @@ class MaskService:
         parts = []
         sizes = [len(rows) for rows in queries]
         for image, low_res in zip(images, torch.split(logits, sizes), strict=True):
-            masks, scores = masks_from_logits(
-                low_res, image.input_size, image.original_size, self._sam[0].image_size
-            )
-            parts.append((pack_bits(masks), scores))
+            side = self._sam[0].image_size
+            parts.append(packed_masks(low_res, image.input_size, image.original_size, side))
         return [
             MaskSet(image.original_size, bits, scores)
             for image, (bits, scores) in zip(images, fetch_masks(parts), strict=True)
+        ]
+
+    def decode_each(
+        self, images: Sequence[ImageEmbedding], queries: Sequence[torch.Tensor]
+    ) -> list[MaskSet | str]:
+        """`decode`; if that fails, image by image, with the error's name where it fails.
+
+        One answer that needs more memory than there is must not take the others' masks with it.
+        """
+        try:
+            return list(self.decode(images, queries))
+        except RuntimeError as error:
+            if len(images) == 1:
+                logger.exception("masks could not be made")
+                return [type(error).__name__]
+        return [
+            found
+            for image, rows in zip(images, queries, strict=True)
+            for found in self.decode_each([image], [rows])
         ]
 
 

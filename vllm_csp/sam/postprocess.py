@@ -16,36 +16,47 @@ PIXELS_PER_CHUNK = 1 << 24
 _GATHER = sum(1 << (63 - 9 * i) for i in range(8)) - (1 << 64)
 
 
-def masks_from_logits(
+def packed_masks(
     low_res: Tensor,
     input_size: tuple[int, int],
     original_size: tuple[int, int],
     image_size: int,
     pixels_per_chunk: int = PIXELS_PER_CHUNK,
 ) -> tuple[Tensor, Tensor]:
+    """Masks of one image's logits, packed to bits: `masks_from_logits`, then `pack_bits`.
+
+    Returns: uint8 [Q, bytes] and scores fp32 [Q]. Memory beside the result is that of
+    `pixels_per_chunk`, but at least of one mask, however many there are.
+    """
+    height, width = original_size
+    rows_at_once = max(1, pixels_per_chunk // (height * max(width, low_res.shape[-1])))
+    bits, scores = [], []
+    for rows in torch.split(low_res, rows_at_once):
+        masks, found = masks_from_logits(rows, input_size, original_size, image_size)
+        bits.append(pack_bits(masks))
+        scores.append(found)
+    return torch.cat(bits), torch.cat(scores)
+
+
+def masks_from_logits(
+    low_res: Tensor,
+    input_size: tuple[int, int],
+    original_size: tuple[int, int],
+    image_size: int,
+) -> tuple[Tensor, Tensor]:
     """Upscale the logits of one image, cut the padding off, threshold at 0.
 
     `low_res`: [Q, m, m], any float dtype; what lies beyond `rows_seen` of either side is not read.
     `input_size`: (h, w) of the resized image inside the padded square of side `image_size`, a
     multiple of m. `original_size`: (H, W). All in pixels.
-    Returns: masks bool [Q, H, W] and scores fp32 [Q]. A score is the mean foreground probability
-    over the mask's pixels, 0.0 for an empty mask; SAM's own predicted IoU would mean nothing here,
-    as LISA never trains that head.
-    Memory beside the result is one fp32 chunk of `pixels_per_chunk`, but at least one mask.
+    Returns: masks bool [Q, H, W], usually column after column in memory, and scores fp32 [Q]. A
+    score is the mean foreground probability over the mask's pixels, 0.0 for an empty mask; SAM's
+    own predicted IoU would mean nothing here, as LISA never trains that head.
     Upstream: LISA `model/segment_anything/modeling/sam.py`, `postprocess_masks`.
     """
-    height, width = original_size
-    rows, side, device = low_res.shape[0], low_res.shape[-1], low_res.device
-    # Column after column, as logits come and bits are packed.
-    masks = torch.empty((rows, width, height), dtype=torch.bool, device=device).transpose(1, 2)
-    scores = torch.zeros(rows, dtype=torch.float32, device=device)
-    step = max(1, pixels_per_chunk // (height * max(width, side)))
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
-        logits = to_original(low_res[part], input_size, original_size, image_size)
-        torch.gt(logits, 0, out=masks[part])
-        scores[part] = _mean_probability(logits, masks[part])
-    return masks, scores
+    logits = to_original(low_res, input_size, original_size, image_size)
+    masks = logits > 0
+    return masks, _mean_probability(logits, masks)
 
 
 def _mean_probability(logits: Tensor, masks: Tensor) -> Tensor:
@@ -58,20 +69,13 @@ def _mean_probability(logits: Tensor, masks: Tensor) -> Tensor:
     return torch.where(count > 0, 0.5 + 0.5 * above / count.clamp(min=1), 0.0)
 
 
-def pack_masks(masks: Tensor) -> list[bytes]:
+def pack_bits(masks: Tensor) -> Tensor:
     """Pack masks to one bit per pixel, on the device, for the way to another process.
 
-    `masks`: bool [Q, H, W]. Returns: per mask ceil(H * W / 8) bytes; pixels in column-major order,
-    the order of COCO RLE; the first pixel is the highest bit; unused bits at the end are 0.
-    """
-    return [row.tobytes() for row in pack_bits(masks).cpu().numpy()]
-
-
-def pack_bits(masks: Tensor) -> Tensor:
-    """`pack_masks`, left on the device: uint8 [Q, bytes]. Nothing waits for the device.
-
-    Eight pixels are one 64-bit number, whose product with `_GATHER` has all of them in its highest
-    byte: the partial products lie on different bits, so nothing is carried.
+    `masks`: bool [Q, H, W]. Returns: uint8 [Q, ceil(H * W / 8)]; pixels in column-major order, the
+    order of COCO RLE; the first pixel is the highest bit; unused bits at the end are 0. Nothing
+    waits for the device. Eight pixels are one 64-bit number, whose product with `_GATHER` has all
+    of them in its highest byte: the partial products lie on different bits, so nothing is carried.
     """
     count, height, width = masks.shape
     packed = torch.empty((count, -(-height * width // 8)), dtype=torch.uint8, device=masks.device)
@@ -99,7 +103,7 @@ def fetch_masks(parts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[list[bytes
 
 
 def unpack_mask(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Undo `pack_masks` for one mask.
+    """Undo `pack_bits` for one mask.
 
     `size`: (H, W) in pixels. Returns: bool [H, W], column-major in memory as pycocotools wants it.
     Raises: ValueError when the length does not fit the size.

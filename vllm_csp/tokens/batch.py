@@ -21,10 +21,9 @@ class Batch:
     num_computed_tokens: tokens whose K/V are in the cache. num_scheduled_tokens: rows of this step
     (0 allowed). prompt_len: prompt tokens, image included; a request resumed after preemption
     schedules prompt and generated tokens together. image_start: position of the image's first
-    token; image_len: 0 for a text-only request. score_position: position of the row that scores
-    image tokens, the last prompt row unless given. prefix_of: the request of this step whose prompt
-    is the same up to the image's end and which computes it for both, itself if there is none;
-    shared_stages: in how many leading stages it does.
+    token; image_len: 0 for a text-only request. prefix_of: the request of this step whose
+    prompt is the same up to the image's end and which computes it for both, itself if there is
+    none; shared_stages: in how many leading stages it does.
 
     Raises:
         PlanError: lengths differ, or a value is negative.
@@ -35,7 +34,6 @@ class Batch:
     prompt_len: IntArray
     image_start: IntArray
     image_len: IntArray
-    score_position: IntArray | None = None
     prefix_of: IntArray | None = None
     shared_stages: IntArray | None = None
 
@@ -82,8 +80,8 @@ class Batch:
 
     @property
     def scored_at(self) -> IntArray:
-        """Position of the score row, [R]."""
-        return self.prompt_len - 1 if self.score_position is None else self.score_position
+        """Position of the row that scores image tokens, [R]: the prompt's last."""
+        return self.prompt_len - 1
 
     def owners(self, stage: int) -> IntArray:
         """Request that computes the prompt up to the image's end in a stage, [R]; often itself."""

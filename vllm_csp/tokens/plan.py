@@ -170,16 +170,14 @@ class TokenPlan:
     """A batch under a schedule.
 
     query_start_loc: [R + 1] int32 of the full batch. image_requests: [P] requests whose image is in
-    this step. image_rows: [P, N] rows of their image tokens in the full batch. readout_rows: [P]
-    rows of their score row (the last prompt row by default, also when a preempted request resumes),
-    -1 where it is not in this step. stages: one plan per stage; equal budgets share one.
+    this step. image_rows: [P, N] rows of their image tokens in the full batch. stages: one plan per
+    stage; equal budgets share one.
     """
 
     batch: Batch
     query_start_loc: LengthArray
     image_requests: IntArray
     image_rows: IntArray
-    readout_rows: IntArray
     stages: tuple[StagePlan, ...]
 
     @classmethod
@@ -190,8 +188,6 @@ class TokenPlan:
         start = _offsets(batch.num_scheduled_tokens)
         owner = np.flatnonzero(batch.image_now)
         base = start[owner] + (batch.image_start - batch.num_computed_tokens)[owner]
-        scored = (batch.scored_at - batch.num_computed_tokens)[owner]
-        present = (scored >= 0) & (scored < batch.num_scheduled_tokens[owner])
         plans: dict[tuple[int, bytes], StagePlan] = {}
         stages = []
         for index, budget in enumerate(schedule.kept_per_stage):
@@ -205,7 +201,6 @@ class TokenPlan:
             query_start_loc=start.astype(np.int32),
             image_requests=owner,
             image_rows=base[:, None] + np.arange(total),
-            readout_rows=np.where(present, start[owner] + scored, -1),
             stages=tuple(stages),
         )
 

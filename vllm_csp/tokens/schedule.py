@@ -149,17 +149,12 @@ class Schedule(BaseModel):
         return tuple(stage.budget for stage in self.stages)
 
     @property
-    def kept_per_layer(self) -> tuple[int, ...]:
-        """Image tokens kept in each layer."""
-        return tuple(s.budget for s in self.stages for _ in range(s.num_layers))
-
-    @property
-    def layout(self) -> tuple[tuple[int, int, int], ...]:
-        """(first layer, last layer, budget) of each stage.
+    def layout(self) -> tuple[tuple[int, ...], ...]:
+        """The grid, then (first layer, last layer, budget) of each stage.
 
         Schedules of equal layout need the same KV cache, so requests may choose between them.
         """
-        return tuple((s.first_layer, s.last_layer, s.budget) for s in self.stages)
+        return (self.grid, *((s.first_layer, s.last_layer, s.budget) for s in self.stages))
 
     @property
     def image_token_layers(self) -> int:
@@ -213,12 +208,6 @@ class Schedule(BaseModel):
         """The attention stage ``index`` is chosen by, None if it needs none."""
         stage = self.stages[index]
         return stage.selector.attention_score if stage.budget < self.num_image_tokens else None
-
-    def score_layers(self, index: int) -> range:
-        """Layers whose attention scores stage ``index``: the last ones before it, or none."""
-        score = self.score(index)
-        first = self.stages[index].first_layer
-        return range(first, first) if score is None else range(first - score.layers, first)
 
     def reexpands(self, index: int) -> bool:
         """Whether stage ``index`` takes tokens that the stage before did not run on.

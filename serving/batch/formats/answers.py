@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vllm_csp.masks import decode_mask, encode_mask
 from vllm_csp.serving.batch.journal import in_input_order
 from vllm_csp.serving.batch.outcome import masks_of, succeeded
 
@@ -16,10 +15,3 @@ def answers(journal: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]
     for line in in_input_order(journal):
         if succeeded(line):
             yield line, masks_of(line["response"]["body"])
-
-
-def rle(mask: dict[str, Any]) -> dict[str, Any]:
-    """COCO's run-length encoding of a mask, whichever format it has."""
-    if not mask.get("counts"):
-        mask = encode_mask(decode_mask(mask), mask["score"], mask["seg_index"], "rle")
-    return {"size": mask["size"], "counts": mask["counts"]}

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from vllm_csp.masks import coco_rle
 from vllm_csp.serving.batch.disk_index import DiskIndex
 from vllm_csp.serving.batch.durable import whole_file
-from vllm_csp.serving.batch.formats.answers import answers, rle
+from vllm_csp.serving.batch.formats.answers import answers
 
 
 class CocoIds:
@@ -92,7 +93,7 @@ def _annotations(journal: Path, ids: CocoIds) -> Iterator[dict[str, Any]]:
                 "id": number,
                 "image_id": ids.image(line)[0],
                 "category_id": ids.category(line)[0],
-                "segmentation": rle(mask),
+                "segmentation": coco_rle(mask),
                 "bbox": mask["bbox"],
                 "area": mask["area"],
                 "iscrowd": 0,

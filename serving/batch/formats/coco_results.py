@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vllm_csp.masks import coco_rle
 from vllm_csp.serving.batch.durable import whole_file
-from vllm_csp.serving.batch.formats.answers import answers, rle
+from vllm_csp.serving.batch.formats.answers import answers
 from vllm_csp.serving.batch.sources.source import UsageError
 
 ONLY_CATEGORY = 1
@@ -33,7 +34,7 @@ def write_coco_results(journal: Path, output: Path) -> None:
                 entry = {
                     "image_id": subject["image_id"],
                     "category_id": subject.get("category_id", ONLY_CATEGORY),
-                    "segmentation": rle(mask),
+                    "segmentation": coco_rle(mask),
                     "score": mask["score"],
                     "custom_id": line["custom_id"],
                 }

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-from PIL import Image
-
-from vllm_csp.masks import decode_mask
+from vllm_csp.masks import decode_mask, write_png
 from vllm_csp.serving.batch.durable import whole_file
 from vllm_csp.serving.batch.formats.answers import answers
 
@@ -34,7 +31,7 @@ def write_mask_folder(journal: Path, output: Path) -> None:
             (output / folder).mkdir(exist_ok=True)
             for count, mask in enumerate(masks):
                 file = f"{folder}/{file_name(line['custom_id'])}.{count}.png"
-                _write_png(mask, output / file)
+                write_png(decode_mask(mask), output / file)
                 index.write(json.dumps({"file": file, **_described(line, mask)}) + "\n")
         # Before the index gets its name, and once instead of for each PNG.
         os.sync()
@@ -49,11 +46,6 @@ def file_name(custom_id: str) -> str:
         return name
     digest = hashlib.blake2b(name.encode("ascii"), digest_size=8).hexdigest()
     return f"{name[: LONGEST_NAME - 17]}-{digest}"
-
-
-def _write_png(mask: dict[str, Any], file: Path) -> None:
-    # One bit per pixel.
-    Image.fromarray(decode_mask(mask).astype(np.uint8) * 255).convert("1").save(file, "PNG")
 
 
 def _described(line: dict[str, Any], mask: dict[str, Any]) -> dict[str, Any]:

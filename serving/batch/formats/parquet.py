@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vllm_csp.masks import coco_rle
 from vllm_csp.serving.batch.durable import whole_file
-from vllm_csp.serving.batch.formats.answers import rle
 from vllm_csp.serving.batch.journal import in_input_order
 from vllm_csp.serving.batch.outcome import masks_of, succeeded
 
@@ -65,5 +65,5 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
     if not succeeded(line):
         return {**row, "error": line["error"]["message"]}
     body = line["response"]["body"]
-    masks = [{**mask, **rle(mask)} for mask in masks_of(body)]
+    masks = [{**mask, **coco_rle(mask)} for mask in masks_of(body)]
     return {**row, "answer": body["choices"][0]["message"]["content"], "masks": masks}

@@ -13,6 +13,7 @@ from tests.serving.batch.conftest import Undisturbed
 from tests.serving.batch.proxy import Fault, Proxy, proxy_of
 from tests.serving.batch.rows import QUESTION, question_rows, write_lines, write_photos
 from tests.serving.batch.tool import ask, assert_same_answers, by_id, read_lines, run
+from vllm_csp.serving.client import chat_body
 
 
 def rows_about(tmp_path: Path, *questions: str) -> Path:
@@ -93,19 +94,22 @@ def test_rows_that_cannot_be_answered_do_not_stop_the_others(
         {"custom_id": "no model", "body": {"model": "another", "messages": []}},
         {"custom_id": "fine", **fine},
         {"custom_id": "fine", **fine},
+        {"custom_id": "no path", **fine, "image": "a\0.png"},
+        {"custom_id": "no address", **fine, "image": "file://[x"},
+        {"custom_id": "no text", "body": chat_body("data:\ud800", QUESTION)},
     ]
     source = write_lines(tmp_path / "in.jsonl", rows)
     done = ask(server, source, tmp_path / "out.jsonl")
     assert done.code == 1
     assert done.summary["failures"] == {
-        "image_not_read": 1,
-        "http_400": 1,
+        "image_not_read": 3,
+        "http_400": 2,
         "bad_line": 1,
         "http_404": 1,
         "duplicate_custom_id": 1,
     }
     lines = read_lines(tmp_path / "out.jsonl")
-    assert len(lines) == 6
+    assert len(lines) == 9
     reasons = {line["input"]["place"]: (line["error"] or {}).get("message") for line in lines}
     assert "absent.png: No such file" in reasons[1]
     assert "cannot identify image" in reasons[2]
@@ -113,6 +117,8 @@ def test_rows_that_cannot_be_answered_do_not_stop_the_others(
     assert "`another` does not exist" in reasons[4]
     assert reasons[5] is None
     assert "'fine' was used before, at row 5" in reasons[6]
+    assert "null byte" in reasons[7]
+    assert "file://[x: No such file" in reasons[8]
 
 
 def test_one_of_two_servers_may_be_away(
