@@ -1,6 +1,6 @@
 """Clients at a server of their own, some of which go away; fails if anyone else notices.
 
-    python -m benchmarks.load --clients 64 --minutes 10 --aborts 0.1
+    python -m benchmarks.load --clients 64 --minutes 10 --aborts 0.1 [--policy csp-65]
 
 Serves LISA-mini, or asks a server that runs (`--base-url`), about held-out scenes. All
 requests are asked once alone first; under load each client asks one after the other, and a share
@@ -28,6 +28,7 @@ from benchmarks.load.held import held_in_the_end
 from benchmarks.load.jobs import MODEL, jobs
 from benchmarks.load.memory import Memory
 from benchmarks.report import RESULTS, machine
+from benchmarks.systems import POLICIES
 from vllm_csp.mini import MINI
 from vllm_csp.serving.server import background_server
 
@@ -36,7 +37,7 @@ FLAGS = (
     *("--max-model-len", "1024", "--max-num-seqs", "16", "--kv-cache-memory-bytes", "128M"),
 )
 # Fewer embeddings than pictures: some are always made again.
-SETTINGS = {"csp": {"embedding_cache_size": 8}}
+EMBEDDINGS = 8
 
 
 def main() -> None:
@@ -55,11 +56,15 @@ def main() -> None:
 
 def _with_own_server(arguments: argparse.Namespace) -> dict[str, Any]:
     checkpoint = arguments.checkpoint or str(MINI)
-    flags = [*FLAGS, "--additional-config", json.dumps(SETTINGS)]
+    flags = [*FLAGS, "--additional-config", json.dumps(_settings(arguments))]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
         with background_server(checkpoint, flags, log, time_limit=900) as url:
             return asyncio.run(measure(arguments, url, os.getpid()))
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"csp": {"embedding_cache_size": EMBEDDINGS, **POLICIES[arguments.policy]}}
 
 
 async def measure(
@@ -100,7 +105,7 @@ async def measure(
         "setting": {
             **{name: getattr(arguments, name) for name in ("clients", "minutes", "aborts", "seed")},
             "flags": list(FLAGS),
-            **SETTINGS,
+            **_settings(arguments),
             **machine(),
         },
         "seconds": round(seconds, 1),
@@ -128,6 +133,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--aborts", type=float, default=0.1, help="share of requests given up")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--policy", default="dense", choices=POLICIES, help="of the own server")
     parser.add_argument("--checkpoint", help="another checkpoint for the own server")
     parser.add_argument("--base-url", help="a server that runs, such as http://localhost:8000")
     parser.add_argument("--api-key", default="")

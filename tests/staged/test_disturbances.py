@@ -14,7 +14,7 @@ from tests.staged.plans import Plan, Prompt, Stage
 from tests.staged.policies import CASES, CSP, DENSE, Case
 from tests.staged.prompts import image_prompt, mixed_prompts, text_prompt
 from tests.staged.reference import Model
-from vllm_csp.tokens import policy
+from vllm_csp.tokens import Schedule, policy
 from vllm_csp.tokens.accounting import kv_blocks
 
 RANDOM = next(case for case in CASES if case.name == "csp-random")
@@ -201,15 +201,23 @@ def test_requests_choose_within_the_layout(checkpoint: Path, model: Model) -> No
 
 def test_what_a_client_cannot_mean_is_left_aside(checkpoint: Path, model: Model) -> None:
     """A schedule of another layout is not followed; an image's tokens without one are text."""
-    other = policy("csp", 8, preset="70").model_dump_json()
+    stages = policy("csp", 8).model_dump()["stages"]
+    stages[1]["selector"] = {"name": "grid"}
+    others = (
+        policy("csp", 8, preset="70"),
+        Schedule(num_layers=8, num_image_tokens=1024, stages=stages),
+    )
     prompt = image_prompt(80, before=5, after=9)
     stray = Prompt(image_prompt(81, before=5, after=9).ids)
     with running(checkpoint, CSP.csp, CSP.first_layers) as engine:
-        names = [*engine.add(prompt, schedule=other), *engine.add(stray)]
+        for other in others:
+            [name] = engine.add(prompt, schedule=other.model_dump_json())
+            engine.finish()
+            assert_undisturbed(engine, model, CSP.plan, prompt, name)
+        [name] = engine.add(stray)
         engine.finish()
-        assert_undisturbed(engine, model, CSP.plan, prompt, names[0])
-        tokens = engine.noted[names[1]].tokens
-        assert [len(rows) for rows, _ in engine.noted[names[1]].final][:2] == [len(stray), 1]
+        tokens = engine.noted[name].tokens
+        assert [len(rows) for rows, _ in engine.noted[name].final][:2] == [len(stray), 1]
     with running(checkpoint, DENSE.csp) as engine:
         [name] = engine.add(stray)
         engine.finish()
