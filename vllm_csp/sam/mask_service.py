@@ -104,13 +104,13 @@ class MaskService:
 
     def decode_each(
         self, images: Sequence[ImageEmbedding], queries: Sequence[torch.Tensor]
-    ) -> list[MaskSet | str]:
+    ) -> Sequence[MaskSet | str]:
         """`decode`; if that fails, image by image, with the error's name where it fails.
 
         One answer that needs more memory than there is must not take the others' masks with it.
         """
         try:
-            return list(self.decode(images, queries))
+            return self.decode(images, queries)
         except RuntimeError as error:
             if len(images) == 1:
                 logger.exception("masks could not be made")
