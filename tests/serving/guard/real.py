@@ -93,6 +93,16 @@ class Real:
         [number] = [number for number, name in self.descendants() if f"VLLM::{title}" in name]
         return number
 
+    @contextmanager
+    def stopped(self, title: str) -> Iterator[None]:
+        """Keep such a process from going on."""
+        number = self.process_of(title)
+        os.kill(number, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(number, signal.SIGCONT)
+
 
 def picture(width: int = 80) -> bytes:
     """A file that no other width gives."""
