@@ -19,6 +19,9 @@ PLUGIN = "vllm_csp"
 # Set for a server that is to end with the process that started it, whose pipe is its stdin.
 END_WITH_PARENT = "VLLM_CSP_END_WITH_PARENT"
 SECONDS_TO_END = 30
+KEEP_ALIVE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
+KEEP_ALIVE_SECONDS = 75
+"""More than the minute after which most load balancers close idle connections."""
 
 
 def enable_plugin() -> None:
@@ -26,6 +29,16 @@ def enable_plugin() -> None:
     named = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name]
     if PLUGIN not in named:
         os.environ["VLLM_PLUGINS"] = ",".join([*named, PLUGIN])
+
+
+def keep_idle_connections() -> None:
+    """Keep them longer than vLLM's 5 s, unless the user has set a time.
+
+    Symptom: `Connection reset by peer`, a load balancer's 502. A server that could not read for a
+    moment first closes the connections whose time is over, with the requests that wait on them.
+    Can go when vLLM's default exceeds what clients and load balancers keep.
+    """
+    os.environ.setdefault(KEEP_ALIVE, str(KEEP_ALIVE_SECONDS))
 
 
 def run_server(checkpoint: str, flags: Sequence[str]) -> None:
@@ -39,6 +52,7 @@ def run_server(checkpoint: str, flags: Sequence[str]) -> None:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     enable_plugin()
+    keep_idle_connections()
     if os.environ.pop(END_WITH_PARENT, None):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     parser = FlexibleArgumentParser(prog="vllm-csp", description="vLLM with masks")

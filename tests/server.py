@@ -16,6 +16,8 @@ from typing import Any
 
 import httpx
 
+from vllm_csp.serving.server import KEEP_ALIVE, KEEP_ALIVE_SECONDS
+
 START_SECONDS = 400
 ANSWER_SECONDS = 120
 
@@ -80,8 +82,9 @@ def serving(checkpoint: Path, log: Path, *flags: str, key: str) -> Iterator[Serv
         *("--served-model-name", "lisa", "--host", "127.0.0.1", "--port", str(port)),
         *("--api-key", key, *flags),
     ]
-    # Development routes show what the worker holds.
+    # Development routes show what the worker holds; a busy machine shall not reset connections.
     environment = {**os.environ, "VLLM_PLUGINS": "vllm_csp", "VLLM_SERVER_DEV_MODE": "1"}
+    environment[KEEP_ALIVE] = str(KEEP_ALIVE_SECONDS)
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, start_new_session=True

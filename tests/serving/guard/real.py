@@ -94,9 +94,9 @@ class Real:
         return number
 
     @contextmanager
-    def stopped(self, title: str) -> Iterator[None]:
-        """Keep such a process from going on."""
-        number = self.process_of(title)
+    def stopped(self, title: str = "") -> Iterator[None]:
+        """Keep such a process, or the API server itself, from going on."""
+        number = self.process_of(title) if title else self.process.pid
         os.kill(number, signal.SIGSTOP)
         try:
             yield

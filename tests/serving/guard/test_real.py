@@ -87,6 +87,17 @@ def test_a_stuck_engine_is_noticed_and_so_is_its_return(real: Real, title: str) 
     assert real.segment("What?", picture=picture()).status_code == 200
 
 
+def test_a_server_that_stood_still_answers_what_came_meanwhile(real: Real) -> None:
+    """On a connection that had been idle, for longer than the 5 s after which vLLM closes them."""
+    with httpx.Client(base_url=real.url, timeout=60) as client, ThreadPoolExecutor(1) as pool:
+        assert client.get("/ready").status_code == 200
+        time.sleep(3)
+        with real.stopped():
+            asked = pool.submit(client.get, "/ready")
+            time.sleep(3)
+        assert asked.result().status_code == 200
+
+
 def test_a_long_answer_is_no_reason_for_doubt(real: Real) -> None:
     """With a probe waiting behind it; test_readiness.py has the same without a machine's pace."""
     states: set[str] = set()
