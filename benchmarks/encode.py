@@ -3,6 +3,7 @@
     vllm-csp bench encode [--encoders vit_h mobile_sam clip] [--dtypes bfloat16] [--batches 1]
     vllm-csp bench encode --implementations ours shipped --dtypes bfloat16 float32
     python -m benchmarks.encode --encoders mobile_sam --allocators kept default
+    python -m benchmarks.encode --encoders mobile_sam --rows 1024 768 576 --check
 
 Random weights, which take the same time as trained ones. `shipped`: segment-anything's own ViT code
 on the same weights, and MobileSAM's steps one by one; they run in fp32 unless cast. `way`: how a
@@ -11,7 +12,9 @@ ViT's attention is computed, see `vllm_csp/sam/window_attention.py`; `unfused`: 
 and setting of the allocator runs in its own process; repeats go round all of them, and the median
 over repeats is reported. `over_shipped` is the ratio to `shipped` in fp32, of the same repeat. With
 `--check`, `error` is the norm of the difference to shipped fp32 over its norm (needs memory for
-both). The last line on stdout is one JSON document; rows go to benchmarks/results/encode.csv.
+both). `--rows`: how many rows of the square a photo covers; padding below costs ours less (photos
+of 4:3 have 768 of 1024, of 16:9 576). The last line on stdout is one JSON document; rows go to
+benchmarks/results/encode.csv.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +41,10 @@ ALLOCATORS: dict[str, dict[str, str]] = {"kept": KEEP_MEMORY, "default": {}}
 ENCODERS = ["vit_h", "mobile_sam", "clip", "tiny"]
 IMPLEMENTATIONS = ["ours", "shipped"]
 WAYS = ["auto", "channels", "fused", "biased", "unfused"]
+MOST_ROUNDS = 5
 Cell = tuple[str, str, str, str, str]
+Key = tuple[Cell, int, int]
+"""Of a cell, a number of rows and a batch size."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,25 +75,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for dtype in arguments.dtypes
     }
-    measured: dict[tuple[Cell, int], list[dict[str, float]]] = {}
+    measured: dict[Key, list[dict[str, float]]] = {}
     for repeat in range(arguments.repeats):
         for cell in cells:
             found = run_cell("benchmarks.encode", _command(cell, arguments), ALLOCATORS[cell[4]])
-            for batch, one in zip(arguments.batches, found, strict=True):
-                measured.setdefault((cell, batch), []).append(one)
+            settings = product(arguments.rows, arguments.batches)
+            for (rows, batch), one in zip(settings, found, strict=True):
+                measured.setdefault((cell, rows, batch), []).append(one)
             print(f"repeat {repeat + 1} {' '.join(cell)}: {found}", file=sys.stderr, flush=True)
-    rows = [
-        _row(cell, batch, measured, parts[cell[0], cell[3]], rates[cell[3]])
-        for cell, batch in measured
-    ]
+    lines = [_row(key, measured, parts[key[0][0], key[0][3]], rates[key[0][3]]) for key in measured]
     setting = {"repeats": arguments.repeats, "threads": arguments.threads, "ceiling": cards}
-    report_rows(arguments.result, "image encoders", rows, setting)
-    bars = {" ".join(map(str, list(row.values())[:6])): row["seconds_per_image"] for row in rows}
+    report_rows(arguments.result, "image encoders", lines, setting)
+    bars = {" ".join(map(str, list(one.values())[:7])): one["seconds_per_image"] for one in lines}
     plot_bars(RESULTS / f"{arguments.result}.png", bars, "seconds per image", "image encoders")
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """Seconds per image for each batch size, after one warm-up, and the error."""
+    """Seconds per image for each number of rows and batch size, and the error, after a warm-up."""
     import torch
 
     if arguments.threads:
@@ -111,24 +116,47 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
     with torch.device(device):
         model, side = _build(encoder)
         pixels = torch.randn(max(arguments.batches), 3, side, side)
-    exact = None
     with torch.inference_mode():
+        images = [_padded(pixels, rows) for rows in arguments.rows]
+        exact = []
         if arguments.check and encoder != "clip":
-            exact = _runner(model, "shipped")(pixels[:1])
+            exact = [_runner(model, "shipped", side)(image[:1]) for image in images]
         model = model.to(getattr(torch, dtype))
-        pixels = pixels.to(getattr(torch, dtype))
-        run = _runner(model, implementation)
-        error = float("nan")
-        if exact is not None:
-            error = float((run(pixels[:1]).float() - exact).norm() / exact.norm())
-        found = []
-        for batch in (arguments.batches[0], *arguments.batches):
+        runs = [_runner(model, implementation, rows) for rows in arguments.rows]
+        images = [image.to(getattr(torch, dtype)) for image in images]
+        errors = [float("nan")] * len(images)
+        if exact:
+            made = [run(image[:1]).float() for run, image in zip(runs, images, strict=True)]
+            pairs = zip(made, exact, strict=True)
+            errors = [float((one - other).norm() / other.norm()) for one, other in pairs]
+        settings = list(product(range(len(images)), arguments.batches))
+        calls = [partial(runs[number], images[number][:batch]) for number, batch in settings]
+        seconds = _timed(calls, device)
+        return [
+            {"seconds": one / batch, "error": errors[number]}
+            for one, (number, batch) in zip(seconds, settings, strict=True)
+        ]
+
+
+def _padded(pixels: Tensor, rows: int) -> Tensor:
+    """Images that cover this many rows of their squares."""
+    padded = pixels.clone()
+    padded[..., rows:, :] = 0
+    return padded
+
+
+def _timed(calls: Sequence[Callable[[], Tensor]], device: str) -> list[float]:
+    """Seconds of each, after a warm-up: medians of rounds through all, for a second of each."""
+    rounds: list[list[float]] = []
+    while len(rounds) < 2 or (len(rounds) <= MOST_ROUNDS and sum(map(sum, rounds)) < len(calls)):
+        rounds.append([])
+        for call in calls:
             _wait(device)
             began = time.perf_counter()
-            run(pixels[:batch])
+            call()
             _wait(device)
-            found.append({"seconds": (time.perf_counter() - began) / batch, "error": error})
-    return found[1:]
+            rounds[-1].append(time.perf_counter() - began)
+    return [statistics.median(own) for own in zip(*rounds[1:], strict=True)]
 
 
 def work(encoder: str, dtype: str = "bfloat16") -> Part:
@@ -146,13 +174,17 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _runner(model: nn.Module, implementation: str) -> Callable[[Tensor], Tensor]:
+def _runner(model: nn.Module, implementation: str, rows: int) -> Callable[[Tensor], Tensor]:
+    from transformers import CLIPVisionModel
+
     from benchmarks.plain_tiny_vit import encode_plainly
     from vllm_csp.sam.tiny_vit import TinyVitEncoder
     from vllm_csp.sam.upstream import ImageEncoderViT
 
-    if implementation != "shipped":
+    if isinstance(model, CLIPVisionModel):
         return lambda pixels: model(pixels)
+    if implementation != "shipped":
+        return lambda pixels: model(pixels, (min(rows, pixels.shape[2]), pixels.shape[3]))
     if isinstance(model, TinyVitEncoder):
         return lambda pixels: encode_plainly(model, pixels)
     return lambda pixels: ImageEncoderViT.forward(model, pixels)  # type: ignore[arg-type]
@@ -196,31 +228,32 @@ def _command(cell: Cell, arguments: argparse.Namespace) -> list[str]:
     command += ["--ways", way, "--dtypes", dtype, "--threads", str(arguments.threads)]
     return [
         *command,
-        "--batches",
-        *map(str, arguments.batches),
+        *("--rows", *map(str, arguments.rows)),
+        *("--batches", *map(str, arguments.batches)),
         *(["--check"] if arguments.check else []),
     ]
 
 
 def _row(
-    cell: Cell,
-    batch: int,
-    measured: dict[tuple[Cell, int], list[dict[str, float]]],
+    key: Key,
+    measured: dict[Key, list[dict[str, float]]],
     part: Part,
     rates: Any,
 ) -> dict[str, Any]:
+    cell, rows, batch = key
     encoder, implementation, way, dtype, allocator = cell
-    own = [one["seconds"] for one in measured[cell, batch]]
-    shipped = measured.get(((encoder, "shipped", "auto", "float32", allocator), batch))
+    own = [one["seconds"] for one in measured[key]]
+    shipped = measured.get(((encoder, "shipped", "auto", "float32", allocator), rows, batch))
     ratios = [b["seconds"] / o for b, o in zip(shipped, own, strict=True)] if shipped else []
     seconds = statistics.median(own)
-    error = measured[cell, batch][0]["error"]
+    error = measured[key][0]["error"]
     return {
         "encoder": encoder,
         "implementation": implementation,
         "way": way,
         "dtype": dtype,
         "allocator": allocator,
+        "rows": rows,
         "batch": batch,
         "seconds_per_image": round(seconds, 4),
         "over_shipped": round(statistics.median(ratios), 2) if ratios else "",
@@ -244,6 +277,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", default=["auto"], choices=WAYS)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    parser.add_argument("--rows", nargs="+", type=int, default=[1024], help="Of the photo.")
     parser.add_argument(
         "--allocators", nargs="+", default=["kept"], choices=list(ALLOCATORS), help="Of glibc."
     )

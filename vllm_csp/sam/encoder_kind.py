@@ -17,8 +17,9 @@ from vllm_csp.sam.vit_geometry import VitGeometry
 class EncoderKind:
     """One kind: `marker` begins tensor names that only this kind has.
 
-    `build` takes a geometry of the class `geometry`; what it makes takes pixels [B, 3, S, S] to
-    embeddings [B, C, g, g] with the sizes of that geometry.
+    `build` takes a geometry of the class `geometry`; what it makes takes pixels [B, 3, S, S] and
+    the extent beyond which they are padding, if known, to embeddings [B, C, g, g] with the sizes
+    of that geometry, and has its first layers as a `LocalStack` named `local`.
     """
 
     marker: str

@@ -58,7 +58,7 @@ class MaskService:
         embeddings = [
             embedding
             for first in range(0, len(chosen), at_once)
-            for embedding in sam.encode(sam.preprocess(chosen[first : first + at_once]))
+            for embedding in _encode(sam, chosen[first : first + at_once])
         ]
         for (key, i), embedding in zip(missing.items(), embeddings, strict=True):
             height, width = pixels[i].shape[:2]
@@ -120,6 +120,12 @@ class MaskService:
             for image, rows in zip(images, queries, strict=True)
             for found in self.decode_each([image], [rows])
         ]
+
+
+def _encode(sam: Sam, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Embeddings [B, C, h, w] of images uint8 [h, w, 3]."""
+    seen = (max(image.shape[0] for image in pixels), max(image.shape[1] for image in pixels))
+    return sam.encode(sam.preprocess(pixels), seen)
 
 
 def _channels_last(embedding: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vllm_csp.sam.encoder_kind import build_encoder
 from vllm_csp.sam.geometry import SamGeometry
 from vllm_csp.sam.mask_decoder import MaskDecoder
+from vllm_csp.sam.padding import Extent, LocalStack
 from vllm_csp.sam.prompt_encoder import PromptEncoder
 from vllm_csp.sam.vit_geometry import VIT_H
 
@@ -75,12 +76,14 @@ class Sam(nn.Module):
             row[:, :height, :width] = (channels - self.pixel_mean) / self.pixel_std
         return batch
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor, seen: Extent | None = None) -> Tensor:
         """Encode preprocessed images.
 
-        `pixels`: [B, 3, S, S], see `preprocess`. Returns: [B, C, g, g], g cells per side.
+        `pixels`: [B, 3, S, S], see `preprocess`. `seen`: height and width beyond which all of them
+        are padding, which then costs less; results are the same up to rounding.
+        Returns: [B, C, g, g], g cells per side.
         """
-        embeddings: Tensor = self.image_encoder(pixels)
+        embeddings: Tensor = self.image_encoder(pixels, seen)
         return embeddings
 
     def decode(
@@ -141,7 +144,13 @@ class Sam(nn.Module):
             loaded.add(name)
         self._absent -= loaded
         self.prompt_encoder.forget_dense_pe()
+        self._forget_padding()
         return loaded
+
+    def _forget_padding(self) -> None:
+        local = self.image_encoder.local
+        assert isinstance(local, LocalStack)
+        local.forget()
 
     def require_complete(self) -> None:
         """Check that every weight was loaded, the Gaussian matrix buffer included.

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from vllm_csp.sam.conv_norm import ConvNorm, fold
 from vllm_csp.sam.neck import apply_neck, build_neck
+from vllm_csp.sam.padding import Convolution, Extent, LocalLayers, LocalStack, Windows
 from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM, TinyVitGeometry
 
 EXPANSION = 4
@@ -28,7 +29,8 @@ class TinyVitEncoder(nn.Module):
         self.geometry = geometry
         dims, folded = geometry.dims, geometry.folded
         self.patch_embed = PatchEmbedding(dims[0], folded)
-        self.layers = nn.ModuleList([ConvStage(dims[0], dims[1], geometry.depths[0], folded)])
+        first = ConvStage(dims[0], dims[1], geometry.depths[0], folded)
+        stages = []
         for stage, (heads, window) in enumerate(
             zip(geometry.heads, geometry.windows, strict=True), start=1
         ):
@@ -42,19 +44,26 @@ class TinyVitEncoder(nn.Module):
             following = (
                 None if is_last else Downsample(dims[stage], dims[stage + 1], stride, folded)
             )
-            self.layers.append(AttentionStage(blocks, following))
+            stages.append(AttentionStage(blocks, following))
+        self.layers = nn.ModuleList([first, *stages])
         self.neck = build_neck(dims[-1], geometry.out_channels)
+        beginning = nn.Sequential(self.patch_embed, first)
+        self.local = LocalStack(
+            [
+                LocalLayers(beginning, [*self.patch_embed.sight, *first.sight]),
+                *(LocalLayers(one, one.sight) for one in stages),
+            ]
+        )
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, seen: Extent | None = None) -> Tensor:
         """Encode a batch of images.
 
         `pixels`: [B, 3, S, S], normalised and padded as `Sam.preprocess` does, in the dtype of the
-        weights. Returns: [B, C, S / 16, S / 16], same dtype.
+        weights. `seen`: the rows and columns beyond which all is padding, if that is known.
+        Returns: [B, C, S / 16, S / 16], same dtype.
         """
         # Channels last: attention then reads the convolutions' output without copying it.
-        features = self.patch_embed(pixels.contiguous(memory_format=torch.channels_last))
-        for stage in self.layers:
-            features = stage(features)
+        features = self.local(pixels.contiguous(memory_format=torch.channels_last), seen)
         return apply_neck(self.neck, features).contiguous()
 
     def folded(self) -> Self:
@@ -76,6 +85,8 @@ class TinyVitEncoder(nn.Module):
 
 class PatchEmbedding(nn.Module):
     """Two strided convolutions: pixels to cells of 4 x 4 pixels."""
+
+    sight = (Convolution(3, 2, 1), Convolution(3, 2, 1))
 
     def __init__(self, dim: int, folded: bool) -> None:
         super().__init__()
@@ -112,6 +123,7 @@ class Downsample(nn.Module):
 
     def __init__(self, dim: int, next_dim: int, stride: int, folded: bool) -> None:
         super().__init__()
+        self.sight = (Convolution(3, stride, 1),)
         self.conv1 = ConvNorm(dim, next_dim, 1, 1, 1, folded)
         self.conv2 = ConvNorm(next_dim, next_dim, 3, stride, next_dim, folded)
         self.conv3 = ConvNorm(next_dim, next_dim, 1, 1, 1, folded)
@@ -128,6 +140,7 @@ class ConvStage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(InvertedBottleneck(dim, folded) for _ in range(depth))
         self.downsample = Downsample(dim, next_dim, 2, folded)
+        self.sight = (*[Convolution(3, 1, 1)] * depth, *self.downsample.sight)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, dim, H, W] -> [B, next_dim, H / 2, W / 2]."""
@@ -143,6 +156,8 @@ class AttentionStage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
+        own: list[Convolution | Windows] = [step for block in blocks for step in block.sight]
+        self.sight = (*own, *(() if downsample is None else downsample.sight))
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, dim, H, W] -> what the next stage takes."""
@@ -157,6 +172,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, dim: int, heads: int, window: int, folded: bool) -> None:
         super().__init__()
         self.window = window
+        self.sight = (Windows(window), Convolution(3, 1, 1))
         self.attn = WindowAttention(dim, heads, window)
         self.local_conv = ConvNorm(dim, dim, 3, 1, dim, folded)
         self.mlp = Mlp(dim)
