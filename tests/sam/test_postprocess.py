@@ -1,8 +1,13 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco
+from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vllm_csp.sam.postprocess import masks_from_logits, pack_bits, packed_masks, unpack_mask
 from vllm_csp.sam.resize import rows_seen
@@ -83,6 +88,33 @@ def test_half_precision_logits_are_upscaled_in_fp32() -> None:
     half, _ = masks_from_logits(logits, (100, 128), (75, 96), 128)
     wide, _ = masks_from_logits(logits.float(), (100, 128), (75, 96), 128)
     assert torch.equal(half, wide)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that an operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for one in tree_leaves(made):
+            if isinstance(one, Tensor):
+                self.bytes = max(self.bytes, one.untyped_storage().nbytes())
+        return made
+
+
+def test_memory_does_not_grow_with_the_masks_of_an_answer() -> None:
+    """Only their bits do, an eighth of a byte a pixel."""
+    size, found = (600, 800), []
+    for count in (4, 32):
+        logits = torch.randn(count, 64, 64)
+        with Largest() as largest:
+            packed_masks(logits, (48, 64), size, 64, pixels_per_chunk=2 * 600 * 800)
+        found.append(largest.bytes)
+    assert found[1] < 1.5 * found[0]
+    assert found[1] < 32 * 600 * 800
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (8, 1), (3, 5), (7, 8), (13, 17)])
