@@ -41,7 +41,10 @@ ALLOCATORS: dict[str, dict[str, str]] = {"kept": KEEP_MEMORY, "default": {}}
 ENCODERS = ["vit_h", "mobile_sam", "clip", "tiny"]
 IMPLEMENTATIONS = ["ours", "shipped"]
 WAYS = ["auto", "channels", "fused", "biased", "unfused"]
-MOST_ROUNDS = 5
+SQUARE = 1024
+"""Side of what SAM's encoders take, in pixels."""
+
+LEAST_ROUNDS, MOST_ROUNDS = 3, 5
 Cell = tuple[str, str, str, str, str]
 Key = tuple[Cell, int, int]
 """Of a cell, a number of rows and a batch size."""
@@ -146,16 +149,19 @@ def _padded(pixels: Tensor, rows: int) -> Tensor:
 
 
 def _timed(calls: Sequence[Callable[[], Tensor]], device: str) -> list[float]:
-    """Seconds of each, after a warm-up: medians of rounds through all, for a second of each."""
+    """Seconds of each, after a warm-up: medians of three rounds, of five if they are short."""
     rounds: list[list[float]] = []
-    while len(rounds) < 2 or (len(rounds) <= MOST_ROUNDS and sum(map(sum, rounds)) < len(calls)):
-        rounds.append([])
-        for call in calls:
+    while len(rounds) <= (LEAST_ROUNDS if sum(map(sum, rounds)) > len(calls) else MOST_ROUNDS):
+        seconds = [0.0] * len(calls)
+        # To and fro: none is always the first.
+        order = range(len(calls)) if len(rounds) % 2 else reversed(range(len(calls)))
+        for number in order:
             _wait(device)
             began = time.perf_counter()
-            call()
+            calls[number]()
             _wait(device)
-            rounds[-1].append(time.perf_counter() - began)
+            seconds[number] = time.perf_counter() - began
+        rounds.append(seconds)
     return [statistics.median(own) for own in zip(*rounds[1:], strict=True)]
 
 
@@ -247,6 +253,8 @@ def _row(
     ratios = [b["seconds"] / o for b, o in zip(shipped, own, strict=True)] if shipped else []
     seconds = statistics.median(own)
     error = measured[key][0]["error"]
+    # What is left out of a photo's padding is not counted.
+    counted = implementation == "shipped" or rows >= SQUARE
     return {
         "encoder": encoder,
         "implementation": implementation,
@@ -258,8 +266,8 @@ def _row(
         "seconds_per_image": round(seconds, 4),
         "over_shipped": round(statistics.median(ratios), 2) if ratios else "",
         "error": f"{error:.2g}" if error == error else "",
-        "tflop": round(part.flop / 1e12, 4),
-        "mfu": round(part.flop / seconds / rates.flops, 3),
+        "tflop": round(part.flop / 1e12, 4) if counted else "",
+        "mfu": round(part.flop / seconds / rates.flops, 3) if counted else "",
     }
 
 
@@ -277,7 +285,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", default=["auto"], choices=WAYS)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
-    parser.add_argument("--rows", nargs="+", type=int, default=[1024], help="Of the photo.")
+    parser.add_argument("--rows", nargs="+", type=int, default=[SQUARE], help="Of the photo.")
     parser.add_argument(
         "--allocators", nargs="+", default=["kept"], choices=list(ALLOCATORS), help="Of glibc."
     )
@@ -286,7 +294,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--result", default="encode", help="Name of the files.")
     parser.add_argument("--cell", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if "clip" in arguments.encoders and arguments.rows != [SQUARE]:
+        parser.error("CLIP takes no padding: --rows is for the others, see --encoders")
+    return arguments
 
 
 if __name__ == "__main__":

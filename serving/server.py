@@ -21,7 +21,7 @@ END_WITH_PARENT = "VLLM_CSP_END_WITH_PARENT"
 SECONDS_TO_END = 30
 KEEP_ALIVE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
 KEEP_ALIVE_SECONDS = 75
-"""More than the minute after which most load balancers close idle connections."""
+"""More than the minute for which many load balancers keep idle connections."""
 
 
 def enable_plugin() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 KEEPALIVE_SECONDS = 3
-"""Less than the 5 s after which vLLM closes idle connections."""
+"""Less than the 5 s after which `vllm serve` closes idle connections."""
 
 
 def new_client(timeout: float, api_key: str = "") -> httpx.AsyncClient:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.sam.mobile_sam import WEIGHTS, photo, published_weights
 from tests.sam.test_tiny_vit import mobile_sam, small_encoder
 from vllm_csp.images import sam_resize
+from vllm_csp.sam.mask_service import _encode
 from vllm_csp.sam.padding import Convolution, LocalLayers, Windows
 from vllm_csp.sam.sam import Sam
 from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
@@ -51,6 +52,7 @@ def sees_through(sight: list[Convolution | Windows], out: int) -> set[int]:
     return rows
 
 
+@settings(deadline=None)
 @given(sights, st.integers(1, 40))
 def test_what_is_reached_is_all_that_sees_the_rows(
     sight: list[Convolution | Windows], count: int
@@ -60,6 +62,7 @@ def test_what_is_reached_is_all_that_sees_the_rows(
     assert all(out < reached for out in seen_by)
 
 
+@settings(deadline=None)
 @given(sights, st.integers(1, 40))
 def test_what_is_needed_is_all_that_the_rows_see(
     sight: list[Convolution | Windows], count: int
@@ -108,6 +111,46 @@ def test_the_first_layers_are_run_on_the_corner() -> None:
     assert first == second
     assert 64 < first[0] < 96
     assert first[1] == SIDE
+
+
+def test_a_vits_first_layers_are_run_on_the_corner(small_sam: MakeSam) -> None:
+    sam = small_sam()
+    sizes: list[tuple[int, ...]] = []
+    sam.image_encoder.get_submodule("patch_embed").register_forward_pre_hook(
+        lambda _, taken: sizes.append(tuple(taken[0].shape[2:]))
+    )
+    with torch.inference_mode():
+        sam.encode(padded(64, (23, 25)), (23, 25))
+    # Patches of 8 pixels in windows of 3 patches, on a grid of 8.
+    assert sizes == [(64, 64), (24, 48)]
+
+
+def test_images_of_a_batch_are_cut_to_what_all_of_them_cover(small_sam: MakeSam) -> None:
+    sam = small_sam()
+    images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8) for size in [(20, 40), (30, 24)]]
+    with torch.inference_mode():
+        whole = sam.encode(sam.preprocess(images))
+        assert torch.allclose(_encode(sam, images), whole, rtol=0, atol=1e-5)
+
+
+def test_with_gradients_nothing_is_kept(small_sam: MakeSam) -> None:
+    sam, pixels = small_sam().requires_grad_(), padded(64, (40, 64))
+    for _ in range(2):
+        sam.encode(pixels, (40, 64)).sum().backward()
+    assert torch.equal(sam.encode(pixels, (40, 64)), sam.encode(pixels))
+
+
+def test_images_of_another_size_have_padding_of_their_own() -> None:
+    encoder = small_encoder()
+    with torch.inference_mode():
+        encoder(padded(SIDE, (40, SIDE)), (40, SIDE))
+        larger = padded(2 * SIDE, (80, 2 * SIDE))
+        assert torch.allclose(encoder(larger, (80, 2 * SIDE)), encoder(larger), rtol=0, atol=1e-5)
+
+
+def test_a_vit_refuses_another_size(small_sam: MakeSam) -> None:
+    with pytest.raises(ValueError, match="not of side 64"):
+        small_sam().encode(torch.zeros(1, 3, 32, 32))
 
 
 def test_padding_is_forgotten_with_the_weights(small_sam: MakeSam) -> None:

@@ -1,15 +1,22 @@
-from typing import Any
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco
-from torch import Tensor
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.profiler import ProfilerActivity, profile
 
-from vllm_csp.sam.postprocess import masks_from_logits, pack_bits, packed_masks, unpack_mask
+from vllm_csp.sam.postprocess import (
+    PIXELS_PER_CHUNK,
+    masks_from_logits,
+    pack_bits,
+    packed_masks,
+    unpack_mask,
+)
 from vllm_csp.sam.resize import rows_seen
 
 
@@ -90,31 +97,28 @@ def test_half_precision_logits_are_upscaled_in_fp32() -> None:
     assert torch.equal(half, wide)
 
 
-class Largest(TorchDispatchMode):
-    """Notes the bytes of the largest tensor that an operation makes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for one in tree_leaves(made):
-            if isinstance(one, Tensor):
-                self.bytes = max(self.bytes, one.untyped_storage().nbytes())
-        return made
+def peak_bytes(folder: Path, call: Callable[[], object]) -> int:
+    """The most memory that torch holds at a time for what `call` makes."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        call()
+    watched.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    changes = [one for one in events if one["name"] == "[memory]"]
+    held = np.cumsum([one["args"]["Bytes"] for one in sorted(changes, key=lambda one: one["ts"])])
+    return int(held.max())
 
 
-def test_memory_does_not_grow_with_the_masks_of_an_answer() -> None:
-    """Only their bits do, an eighth of a byte a pixel."""
-    size, found = (600, 800), []
-    for count in (4, 32):
+def test_memory_does_not_grow_with_the_masks_of_an_answer(tmp_path: Path) -> None:
+    """Only their bits do, an eighth of a byte a pixel, once in parts and once together."""
+    height, width = 1200, 1600
+    few, many = 2 * PIXELS_PER_CHUNK // (height * width), 60
+    peaks = []
+    for count in (few, many):
         logits = torch.randn(count, 64, 64)
-        with Largest() as largest:
-            packed_masks(logits, (48, 64), size, 64, pixels_per_chunk=2 * 600 * 800)
-        found.append(largest.bytes)
-    assert found[1] < 1.5 * found[0]
-    assert found[1] < 32 * 600 * 800
+        call = partial(packed_masks, logits, (48, 64), (height, width), 64)
+        peaks.append(peak_bytes(tmp_path, call))
+    assert peaks[0] > PIXELS_PER_CHUNK
+    assert peaks[1] - peaks[0] < 1.1 * 2 * (many - few) * height * width / 8
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (8, 1), (3, 5), (7, 8), (13, 17)])

@@ -59,19 +59,30 @@ class LocalLayers:
 
     def reached(self, seen: Extent) -> Extent:
         """What of the output sees this extent of the input; may be more than there is."""
-        return _along(seen, self.sight, "reached")
+        rows, columns = seen
+        for step in self.sight:
+            rows, columns = step.reached(rows), step.reached(columns)
+        return rows, columns
 
     def needed(self, seen: Extent) -> Extent:
         """What of the input this extent of the output sees; may be more than there is."""
-        return _along(seen, self.sight[::-1], "needed")
+        rows, columns = seen
+        for step in reversed(self.sight):
+            rows, columns = step.needed(rows), step.needed(columns)
+        return rows, columns
 
 
 class LocalStack:
-    """The first layers of an encoder, in parts after which it may be worth to cut again."""
+    """The first layers of an encoder, in parts after which it may be worth to cut again.
+
+    For inference: gradients end at what is kept of padding, and a BatchNorm in training mode sees
+    more than its neighbours.
+    """
 
     def __init__(self, parts: Sequence[LocalLayers]) -> None:
         self._parts = parts
         self._blanks: list[Tensor] = []
+        self._blanks_of: tuple[object, ...] = ()
 
     def __call__(self, features: Tensor, seen: Extent | None) -> Tensor:
         """Run them.
@@ -94,14 +105,14 @@ class LocalStack:
     def _blanks_like(self, features: Tensor) -> list[Tensor]:
         """What each part makes of nothing but padding [1, D, h, w], computed once."""
         one = features[:1]
-        kept = self._blanks
-        if not kept or (kept[0].dtype, kept[0].device) != (one.dtype, one.device):
-            kept, blank = [], torch.zeros_like(one)
+        kind = (one.dtype, one.device, one.shape)
+        if not self._blanks or kind != self._blanks_of:
+            made, blank = [], torch.zeros_like(one)
             for part in self._parts:
                 blank = part.layers(blank)
-                kept.append(blank)
-            self._blanks = kept
-        return kept
+                made.append(blank)
+            self._blanks, self._blanks_of = made, kind
+        return self._blanks
 
 
 def _on_corner(
@@ -119,13 +130,6 @@ def _on_corner(
     whole = blank.expand(len(features), -1, -1, -1).clone(memory_format=torch.channels_last)
     whole[..., : reached[0], : reached[1]] = corner[..., : reached[0], : reached[1]]
     return whole, reached
-
-
-def _along(seen: Extent, sight: Sequence[Convolution | Windows], direction: str) -> Extent:
-    rows, columns = seen
-    for step in sight:
-        rows, columns = getattr(step, direction)(rows), getattr(step, direction)(columns)
-    return rows, columns
 
 
 def _rounded_up(count: int, side: int) -> int:

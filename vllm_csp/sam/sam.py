@@ -80,9 +80,12 @@ class Sam(nn.Module):
         """Encode preprocessed images.
 
         `pixels`: [B, 3, S, S], see `preprocess`. `seen`: height and width beyond which all of them
-        are padding, which then costs less; results are the same up to rounding.
+        are padding, which then costs less; results are the same up to rounding. Not used in
+        training or with gradients.
         Returns: [B, C, g, g], g cells per side.
         """
+        if self.training or torch.is_grad_enabled():
+            seen = None
         embeddings: Tensor = self.image_encoder(pixels, seen)
         return embeddings
 
@@ -164,6 +167,7 @@ class Sam(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # The constants must stay exact: a cast to bf16 would round them, to_empty would lose them.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._forget_padding()
         self.pixel_mean = _per_channel(PIXEL_MEAN).to(self.device)
         self.pixel_std = _per_channel(PIXEL_STD).to(self.device)
         return self

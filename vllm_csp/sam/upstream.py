@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     class ImageEncoderViT(nn.Module):
         """Upstream `modeling/image_encoder.py`."""
 
+        img_size: int
         patch_embed: nn.Module
         pos_embed: nn.Parameter
         blocks: Any

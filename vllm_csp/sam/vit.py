@@ -33,7 +33,8 @@ class VitEncoder(ImageEncoderViT):
             window_size=geometry.window_size,
             global_attn_indexes=geometry.global_attention_indexes,
         )
-        self._first_global = min(geometry.global_attention_indexes, default=geometry.depth)
+        windowed = geometry.depth if geometry.window_size else 0
+        self._first_global = min(geometry.global_attention_indexes, default=windowed)
         sight: list[Convolution | Windows] = [
             Convolution(geometry.patch_size, geometry.patch_size, 0)
         ]
@@ -47,7 +48,10 @@ class VitEncoder(ImageEncoderViT):
         `pixels`: [B, 3, S, S], normalised and padded, in the dtype of the weights. `seen`: the rows
         and columns beyond which all is padding, if that is known.
         Returns: [B, C, S / patch, S / patch], same dtype.
+        Raises: ValueError for another S than the geometry's.
         """
+        if pixels.shape[2:] != (self.img_size, self.img_size):
+            raise ValueError(f"pixels of {list(pixels.shape)} are not of side {self.img_size}")
         tokens = self.local(pixels, seen).permute(0, 2, 3, 1)
         for block in self.blocks[self._first_global :]:
             tokens = _apply_block(block, tokens)
