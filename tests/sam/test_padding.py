@@ -135,8 +135,9 @@ def test_images_of_a_batch_are_cut_to_what_all_of_them_cover(small_sam: MakeSam)
 
 def test_with_gradients_nothing_is_kept(small_sam: MakeSam) -> None:
     sam, pixels = small_sam().requires_grad_(), padded(64, (40, 64))
-    for _ in range(2):
-        sam.encode(pixels, (40, 64)).sum().backward()
+    with torch.enable_grad():
+        for _ in range(2):
+            sam.encode(pixels, (40, 64)).sum().backward()
     assert torch.equal(sam.encode(pixels, (40, 64)), sam.encode(pixels))
 
 
