@@ -184,7 +184,8 @@ def traced(real: Real, collector: Collector, trace: str, *questions: str, width:
 
     def whole() -> bool:
         names = [one.name for one in collector.of_trace(trace)]
-        return "POST /v1/segment" in names and names.count("llm_request") == len(questions)
+        made = {"POST /v1/segment", "vllm_csp.prefill", "vllm_csp.stage", "vllm_csp.mask_decode"}
+        return made <= set(names) and names.count("llm_request") == len(questions)
 
     wait_until(whole, 20, "its spans have come")
     time.sleep(1)
