@@ -24,11 +24,15 @@ from tests.serving.batch.tool import (
 from vllm_csp.serving.batch.formats.choice import WRITERS, OutputFormat
 
 
-def kill_and_resume(server: Server, undisturbed: Undisturbed, folder: Path, seed: int) -> None:
+def kill_and_resume(
+    server: Server, proxy: Proxy, undisturbed: Undisturbed, folder: Path, seed: int
+) -> None:
     chance = random.Random(seed)
     output = folder / "out.json"
     journal = folder / "out.json.journal.jsonl"
-    options = [undisturbed.source, output, *at(server), "--concurrency", 4]
+    # One row waits for minutes, so that no run is over before it is killed.
+    proxy.faults = {"object 0 ": [Fault(503, retry_after="500")]}
+    options = [undisturbed.source, output, *at(proxy.url), "--concurrency", 4]
     lines = chance.randint(1, NUM_ROWS - 8)
     kill_after(start(*options), journal, lines, chance.uniform(0, 0.2))
     assert not output.exists()
@@ -49,17 +53,17 @@ def kill_and_resume(server: Server, undisturbed: Undisturbed, folder: Path, seed
 
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_and_resumed(
-    server: Server, undisturbed: Undisturbed, tmp_path: Path, seed: int
+    server: Server, proxy: Proxy, undisturbed: Undisturbed, tmp_path: Path, seed: int
 ) -> None:
-    kill_and_resume(server, undisturbed, tmp_path, seed)
+    kill_and_resume(server, proxy, undisturbed, tmp_path, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3, 13))
 def test_killed_and_resumed_at_more_places(
-    server: Server, undisturbed: Undisturbed, tmp_path: Path, seed: int
+    server: Server, proxy: Proxy, undisturbed: Undisturbed, tmp_path: Path, seed: int
 ) -> None:
-    kill_and_resume(server, undisturbed, tmp_path, seed)
+    kill_and_resume(server, proxy, undisturbed, tmp_path, seed)
 
 
 @pytest.mark.slow
