@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for (rows, batch), one in zip(settings, found, strict=True):
                 measured.setdefault((cell, rows, batch), []).append(one)
             print(f"repeat {repeat + 1} {' '.join(cell)}: {found}", file=sys.stderr, flush=True)
-    lines = [_row(key, measured, parts[key[0][0], key[0][3]], rates[key[0][3]]) for key in measured]
+    lines = [_row(key, measured, parts, rates) for key in measured]
     setting = {"repeats": arguments.repeats, "threads": arguments.threads, "ceiling": cards}
     report_rows(arguments.result, "image encoders", lines, setting)
     bars = {" ".join(map(str, list(one.values())[:7])): one["seconds_per_image"] for one in lines}
@@ -243,11 +243,12 @@ def _command(cell: Cell, arguments: argparse.Namespace) -> list[str]:
 def _row(
     key: Key,
     measured: dict[Key, list[dict[str, float]]],
-    part: Part,
-    rates: Any,
+    parts: dict[tuple[str, str], Part],
+    rates: dict[str, Any],
 ) -> dict[str, Any]:
     cell, rows, batch = key
     encoder, implementation, way, dtype, allocator = cell
+    part = parts[encoder, dtype]
     own = [one["seconds"] for one in measured[key]]
     shipped = measured.get(((encoder, "shipped", "auto", "float32", allocator), rows, batch))
     ratios = [b["seconds"] / o for b, o in zip(shipped, own, strict=True)] if shipped else []
@@ -267,7 +268,7 @@ def _row(
         "over_shipped": round(statistics.median(ratios), 2) if ratios else "",
         "error": f"{error:.2g}" if error == error else "",
         "tflop": round(part.flop / 1e12, 4) if counted else "",
-        "mfu": round(part.flop / seconds / rates.flops, 3) if counted else "",
+        "mfu": round(part.flop / seconds / rates[dtype].flops, 3) if counted else "",
     }
 
 
