@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, LlamaConfig, PretrainedConfig
 
+from vllm_csp.cpu_dtypes import offer_fast_dtypes_only
+
 # Fields of the published config that belong to the language model.
 _TEXT_FIELDS = (
     "vocab_size",
@@ -119,6 +121,8 @@ def lisa_aware_parser(base: type[Any]) -> type[Any]:
             published, _ = PretrainedConfig.get_config_dict(model, revision=revision)
             if published.get("architectures") != ["LISAForCausalLM"]:
                 return super().parse(model, trust_remote_code, revision=revision, **kw)
+            # Read before vLLM chooses a precision; no hook comes before that.
+            offer_fast_dtypes_only()
             name = published.get("vision_tower") or published.get("mm_vision_tower")
             if not name:
                 raise ValueError(f"{model}/config.json names no `vision_tower`")

@@ -8,6 +8,7 @@ from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
 
 from vllm_csp.cpu_cores import use_all_of_few_cores
+from vllm_csp.cpu_dtypes import warn_of_slow_dtype
 from vllm_csp.kv.requirements import require_staging
 from vllm_csp.kv.whole_prompts import spare_cpu_generators
 from vllm_csp.models.sam_source import require_encoder
@@ -47,6 +48,7 @@ class LisaEngineHook(VerifyAndUpdateConfig):
         """
         if current_platform.is_cpu():
             use_all_of_few_cores()
+            warn_of_slow_dtype(vllm_config.model_config.dtype)
         schedule = staged_schedule(vllm_config)
         if schedule is None:
             spare_cpu_generators(vllm_config)

@@ -1,0 +1,80 @@
+"""`--dtype auto` does not end at a precision that the CPU has no instructions for."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
+
+from vllm_csp import cpu_dtypes
+from vllm_csp.cpu_dtypes import has_instructions, offer_fast_dtypes_only, warn_of_slow_dtype
+from vllm_csp.mini import MINI
+
+pytestmark = pytest.mark.skipif(not current_platform.is_cpu(), reason="it is about CPUs")
+
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def on_a_cpu_with(monkeypatch: pytest.MonkeyPatch, *halves: torch.dtype) -> None:
+    """Instructions for these 16-bit precisions and no others."""
+    monkeypatch.setattr(
+        cpu_dtypes, "has_instructions", lambda dtype: dtype not in HALVES or dtype in halves
+    )
+
+
+def chosen(dtype: str, checkpoint: Path = MINI) -> torch.dtype:
+    return EngineArgs(model=str(checkpoint), dtype=dtype).create_engine_config().model_config.dtype
+
+
+@pytest.mark.parametrize(
+    ("halves", "expected"),
+    [((), torch.float32), (HALVES, torch.bfloat16), ((torch.bfloat16,), torch.bfloat16)],
+)
+def test_a_checkpoint_in_bf16_is_served_in_what_the_cpu_computes(
+    monkeypatch: pytest.MonkeyPatch, halves: tuple[torch.dtype, ...], expected: torch.dtype
+) -> None:
+    on_a_cpu_with(monkeypatch, *halves)
+    assert chosen("auto") == expected
+
+
+@pytest.mark.parametrize("named", ["bfloat16", "float16", "float32"])
+def test_a_precision_that_is_named_stays(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    on_a_cpu_with(monkeypatch)
+    assert chosen(named) == getattr(torch, named)
+
+
+def test_only_slow_ones_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_a_cpu_with(monkeypatch, torch.float16)
+    logger = logging.getLogger(f"vllm.plugins.{cpu_dtypes.__name__}")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+    for dtype in (torch.float16, torch.float32):
+        warn_of_slow_dtype(dtype)
+    assert caplog.text == ""
+    warn_of_slow_dtype(torch.bfloat16)
+    assert "no instructions for bfloat16" in caplog.text and "--dtype float32" in caplog.text
+
+
+def test_offering_twice_changes_nothing() -> None:
+    offer_fast_dtypes_only()
+    offered = type(current_platform).supported_dtypes
+    offer_fast_dtypes_only()
+    assert type(current_platform).supported_dtypes is offered
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_what_has_instructions_is_not_slow(dtype: torch.dtype) -> None:
+    """Asked of oneDNN: what it does not refuse is taken to be fast, and the reverse."""
+    weight, rows = torch.ones(8, 8, dtype=dtype), torch.ones(4, 8, dtype=dtype)
+    multiply = torch.ops.mkldnn._linear_pointwise
+    if has_instructions(dtype):
+        assert torch.equal(multiply(rows, weight, None, "none", [], ""), torch.full((4, 8), 8.0))
+    else:
+        with pytest.raises(RuntimeError, match="primitive"):
+            multiply(rows, weight, None, "none", [], "")
