@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.ceiling import Part, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
+from benchmarks.dtype_options import add_dtypes_option
 from benchmarks.overlap import overlaps
 from benchmarks.plots import plot_lines
 from benchmarks.report import RESULTS, report_rows
@@ -222,7 +223,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default=str(MINI), help="Default: LISA-mini; '': random.")
     parser.add_argument("--queries", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--per-image", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    add_dtypes_option(parser)
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--repeats", type=int, default=3)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.ceiling import Part, clip_tower, measured_rates, print_card, sam_encoder
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
 from benchmarks.checkpoint import clip_large
+from benchmarks.dtype_options import add_dtypes_option
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
 
@@ -284,7 +285,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--implementations", nargs="+", default=IMPLEMENTATIONS, choices=IMPLEMENTATIONS
     )
     parser.add_argument("--ways", nargs="+", default=["auto"], choices=WAYS)
-    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    add_dtypes_option(parser)
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--rows", nargs="+", type=int, default=[SQUARE], help="Of the photo.")
     parser.add_argument(

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from benchmarks.dtype_options import add_dtype_option
 from benchmarks.e2e import TEXT_TOKENS
 from benchmarks.e2e import parse as parse_e2e
 from benchmarks.plots import plot_lines
@@ -97,7 +98,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=1024)
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    add_dtype_option(parser)
     parser.add_argument("--requests", type=int, default=16, help="Least questions of a cell.")
     parser.add_argument("--flags", default="", help="Further ones for the servers, in one string.")
     return parser.parse_args(argv)

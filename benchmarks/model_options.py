@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.checkpoint import Size, write_checkpoint
+from benchmarks.dtype_options import add_dtype_option
 
 MODEL_OPTIONS = (
     *("checkpoint", "layers", "hidden", "image_tokens", "answer_tokens"),
@@ -23,7 +24,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--answer-tokens", type=int, default=7, help="What a random one says.")
     group.add_argument("--large", action="store_true", help="CLIP-L and ViT-H, not tiny ones.")
     group.add_argument("--hollow", action="store_true", help="Weights filled in at random.")
-    group.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    add_dtype_option(group)
 
 
 def model_flags(arguments: argparse.Namespace) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.calls import calls, opened
 from benchmarks.cells import report_cell, run_cell
 from benchmarks.checkpoint import Size, write_checkpoint
+from benchmarks.dtype_options import add_dtype_option
 from benchmarks.overlap import overlaps
 from benchmarks.report import report_rows
 from benchmarks.systems import POLICIES
@@ -116,7 +117,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backends", nargs="+", default=["FLASH_ATTN", "TRITON_ATTN"])
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    add_dtype_option(parser)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--least", type=float, default=0.9)

@@ -27,6 +27,7 @@ from typing import Any
 from benchmarks.ceiling import Model, llm_prefill, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
 from benchmarks.checkpoint import Size, write_checkpoint
+from benchmarks.dtype_options import add_dtype_option
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
 from benchmarks.systems import POLICIES as SERVED
@@ -231,7 +232,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=HIDDEN)
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    add_dtype_option(parser)
     parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repeats", type=int, default=3, help="times all cells are run")

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.baselines import Baseline, HuggingFace, ReferenceLoop, as_json
 from benchmarks.calls import calls, opened
 from benchmarks.checkpoint import Size, write_checkpoint
+from benchmarks.dtype_options import usual_dtypes
 from tests.oracle import Recording, recording
 from tests.overlap import iou
 from vllm_csp.mini import MINI
@@ -69,7 +70,7 @@ def test_a_random_checkpoint_answers_as_lisa_does(
     """Else `generate` would be measured on answers without end and without masks."""
     monkeypatch.setattr("benchmarks.checkpoint.CACHE", tmp_path)
     for size in (Size(2, 128), Size(16, 256)):
-        for dtype in ("float32", "bfloat16"):
+        for dtype in usual_dtypes():
             baseline = HuggingFace(write_checkpoint(size), dtype)
             replies = baseline.ask(opened(calls(2, 1, 0)), size.answer_tokens + 3)
             assert {len(reply.token_ids) for reply in replies} == {7}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.sam.mobile_sam import WEIGHTS, photo, published_weights
 from tests.sam.test_tiny_vit import mobile_sam, small_encoder
+from vllm_csp.cpu_dtypes import has_instructions
 from vllm_csp.images import sam_resize
 from vllm_csp.sam.mask_service import _encode
 from vllm_csp.sam.padding import Convolution, LocalLayers, Windows
@@ -20,6 +21,8 @@ from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
 
 MakeSam = Callable[[], Sam]
 SIDE = 128
+# Without instructions for it, it takes ten times as long and nobody serves in it.
+SERVES_BF16 = has_instructions(torch.bfloat16)
 needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"no {WEIGHTS.name}")
 
 convolutions = st.builds(
@@ -173,7 +176,7 @@ def test_padding_is_made_anew_in_another_dtype(small_sam: MakeSam) -> None:
 
 
 @needs_weights
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, *[torch.bfloat16] * SERVES_BF16])
 def test_of_a_photo_mobile_sam_makes_the_same(dtype: torch.dtype) -> None:
     sam = mobile_sam()
     if dtype != torch.float32:

@@ -1,0 +1,30 @@
+"""The options that say in which precision a benchmark computes."""
+
+from __future__ import annotations
+
+import argparse
+
+PRECISIONS = ["bfloat16", "float32"]
+
+
+def add_dtype_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """One precision: what an engine would choose for a checkpoint in bf16."""
+    parser.add_argument(
+        "--dtype", default=usual_dtypes()[0], choices=PRECISIONS, help="Here: %(default)s."
+    )
+
+
+def add_dtypes_option(parser: argparse.ArgumentParser) -> None:
+    """Several: those that this machine has instructions for."""
+    parser.add_argument("--dtypes", nargs="+", default=usual_dtypes(), choices=PRECISIONS)
+
+
+def usual_dtypes() -> list[str]:
+    """Those of `PRECISIONS` that this machine has instructions for."""
+    import torch
+
+    from vllm_csp.cpu_dtypes import has_instructions
+
+    if torch.cuda.is_available():
+        return PRECISIONS
+    return [name for name in PRECISIONS if has_instructions(getattr(torch, name))]
