@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.staged.compare import same_bits
 from tests.staged.engine import Noted, running
@@ -17,6 +18,10 @@ from tests.staged.reference import Model
 
 KEEPING_ALL = {"policy": "csp", "cluster_tokens": 256, "prune_tokens": 256}
 FP8 = ["fp8", "fp8_e5m2"]
+needs_fp8 = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "AVX2",
+    reason="vLLM refuses an FP8 cache on CPUs without AVX-512",
+)
 
 
 def generate(
@@ -37,6 +42,7 @@ def error(model: Model, prompt: Prompt, plan: Plan, noted: Noted) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+@needs_fp8
 @pytest.mark.parametrize("kind", FP8)
 def test_fp8_cache_keeping_all_is_dense_to_the_bit(checkpoint: Path, kind: str) -> None:
     runs = [
@@ -56,7 +62,13 @@ OPTIONS: dict[str, tuple[dict[str, Any], torch.dtype, float]] = {
 }
 
 
-@pytest.mark.parametrize(("options", "kv_dtype", "most"), OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(
+    ("options", "kv_dtype", "most"),
+    [
+        pytest.param(*values, id=name, marks=[needs_fp8] * ("fp8" in name))
+        for name, values in OPTIONS.items()
+    ],
+)
 def test_no_further_from_fp32_than_dense(
     checkpoint: Path, model: Model, options: dict[str, Any], kv_dtype: torch.dtype, most: float
 ) -> None:
@@ -71,11 +83,25 @@ def test_no_further_from_fp32_than_dense(
         assert ours <= 1.5 * dense, errors
 
 
-def test_bf16_keeping_all_gives_dense_tokens(checkpoint: Path) -> None:
-    """Not its bits: between stages the residual sum is rounded before it is normalised."""
+def test_bf16_keeping_all_gives_dense_tokens(checkpoint: Path, model: Model) -> None:
+    """Not its bits: between stages the residual sum is rounded before it is normalised.
+
+    And of two tokens whose logits are a rounding apart, it may take the other.
+    """
     runs = [
         generate(checkpoint, csp, torch.bfloat16, dtype="bfloat16")
         for csp in (KEEPING_ALL, DENSE.csp)
     ]
     for noted, expected in zip(*runs, strict=True):
-        assert noted.tokens == expected.tokens
+        pairs = list(zip(noted.tokens, expected.tokens, strict=True))
+        differ = [at for at, (one, other) in enumerate(pairs) if one != other]
+        if differ:
+            taken, right = dense_logits(model, expected, differ[0])[list(pairs[differ[0]])]
+            assert abs(taken - right) < torch.finfo(torch.bfloat16).eps * abs(right)
+    assert sum(one.tokens == other.tokens for one, other in zip(*runs, strict=True)) > 1
+
+
+def dense_logits(model: Model, noted: Noted, number: int) -> Tensor:
+    """Of the generated token of that number [vocabulary], from the states of a run."""
+    _, states = noted.final[number]
+    return states[-1].float() @ model.weights["lm_head.weight"].float().T
