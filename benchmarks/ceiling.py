@@ -127,6 +127,8 @@ def measured_rates(dtype: str, seconds: float = 2.0) -> Rates:
             left, right = torch.ones(2, side, side, device=device, dtype=getattr(torch, dtype))
             spent = _fastest(lambda a=left, b=right: a @ b, device, seconds / 4)
             best_flops = max(best_flops, 2 * side**3 / spent)
+            if spent > seconds:  # A precision without instructions; a larger product takes minutes.
+                break
         block = torch.ones(1 << (30 if device == "cuda" else 27), dtype=torch.uint8, device=device)
         target = torch.empty_like(block)
         spent = _fastest(lambda: target.copy_(block), device, seconds / 2)
@@ -135,18 +137,22 @@ def measured_rates(dtype: str, seconds: float = 2.0) -> Rates:
 
 
 def _fastest(run: Callable[[], Any], device: str, seconds: float) -> float:
+    """Seconds of the fastest run in about `seconds`, of at least one."""
     import torch
 
-    best, until = float("inf"), time.perf_counter() + seconds
-    run()
-    while time.perf_counter() < until:
+    def timed() -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         began = time.perf_counter()
         run()
         if device == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
+        return time.perf_counter() - began
+
+    until = time.perf_counter() + seconds
+    best = timed()
+    while time.perf_counter() < until:
+        best = min(best, timed())
     return best
 
 

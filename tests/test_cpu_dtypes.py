@@ -11,7 +11,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.platforms import current_platform
 
 from vllm_csp import cpu_dtypes
-from vllm_csp.cpu_dtypes import has_instructions, offer_fast_dtypes_only, warn_of_slow_dtype
+from vllm_csp.cpu_dtypes import has_instructions, offer_fast_dtypes_only
 from vllm_csp.mini import MINI
 
 pytestmark = pytest.mark.skipif(not current_platform.is_cpu(), reason="it is about CPUs")
@@ -47,18 +47,18 @@ def test_a_precision_that_is_named_stays(monkeypatch: pytest.MonkeyPatch, named:
     assert chosen(named) == getattr(torch, named)
 
 
-def test_only_slow_ones_are_warned_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("named", "warned"), [("bfloat16", True), ("float16", False), ("float32", False)]
+)
+def test_a_slow_one_that_is_named_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, named: str, warned: bool
 ) -> None:
     on_a_cpu_with(monkeypatch, torch.float16)
-    logger = logging.getLogger(f"vllm.plugins.{cpu_dtypes.__name__}")
-    monkeypatch.setattr(logger, "propagate", True)
-    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
-    for dtype in (torch.float16, torch.float32):
-        warn_of_slow_dtype(dtype)
-    assert caplog.text == ""
-    warn_of_slow_dtype(torch.bfloat16)
-    assert "no instructions for bfloat16" in caplog.text and "--dtype float32" in caplog.text
+    for logger in ("vllm", f"vllm.plugins.{cpu_dtypes.__name__}"):
+        monkeypatch.setattr(logging.getLogger(logger), "propagate", True)
+    chosen(named)
+    assert (f"no instructions for {named}" in caplog.text) == warned
+    assert ("--dtype float32" in caplog.text) == warned
 
 
 def test_offering_twice_changes_nothing() -> None:

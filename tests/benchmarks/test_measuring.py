@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import e2e, encode, parity
+from benchmarks import ceiling, e2e, encode, parity
 from benchmarks.cells import run_cell
 from benchmarks.plots import plot_bars, plot_lines
 from benchmarks.systems import SMALLER, SMALLER_TOKENS
@@ -31,6 +31,11 @@ def test_a_stopwatch_adds_up_by_part_and_changes_nothing() -> None:
     assert [model.forward(256), model.forward(1), model.forward(1)] == [512, 2, 2]
     assert 0.01 <= watch.seconds["prefill"] < watch.seconds["decode"] < 10
     assert len(waits) == 6
+
+
+def test_the_ceiling_of_a_machine_that_is_too_slow_to_measure_is_not_zero() -> None:
+    rates = ceiling.measured_rates("float32", seconds=1e-6)
+    assert 0 < rates.flops < float("inf") and 0 < rates.bytes < float("inf")
 
 
 def test_plots_are_written(tmp_path: Path) -> None:
