@@ -15,8 +15,9 @@ def add_dtype_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
 
 
 def add_dtypes_option(parser: argparse.ArgumentParser) -> None:
-    """Several: those that this machine has instructions for."""
-    parser.add_argument("--dtypes", nargs="+", default=usual_dtypes(), choices=PRECISIONS)
+    """Several: those that this machine has instructions for; fp16 only when asked for."""
+    choices = [*PRECISIONS, "float16"]
+    parser.add_argument("--dtypes", nargs="+", default=usual_dtypes(), choices=choices)
 
 
 def usual_dtypes() -> list[str]:

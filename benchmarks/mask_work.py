@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.baselines import Baseline
 from benchmarks.calls import FIRST_SCENE
+from benchmarks.dtype_options import usual_dtypes
 from vllm_csp.images import sam_input_size, sam_resize
 from vllm_csp.sam.embedding_cache import ImageEmbedding
 from vllm_csp.sam.mask_service import MaskService
@@ -26,7 +27,8 @@ def trained_work(
 
     Those of forced answers to questions about held-out scenes, cut to `size` (height, width).
     """
-    model = Baseline(checkpoint, "bfloat16", "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = Baseline(checkpoint, usual_dtypes()[0], device)
     embeddings, queries = [], []
     height, width = size
     for number in range(images):

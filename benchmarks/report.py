@@ -43,9 +43,17 @@ def machine() -> dict[str, Any]:
 
     has_gpu = torch.cuda.is_available()
     return {
-        "device": torch.cuda.get_device_name() if has_gpu else platform.machine(),
+        "device": torch.cuda.get_device_name() if has_gpu else _instructions(),
         "cpu_cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "torch": version("torch"),
         "vllm": version("vllm"),
     }
+
+
+def _instructions() -> str:
+    """Of the processor: what decides how fast it computes, and in which precisions."""
+    import torch
+
+    known = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    return " ".join(known + ["AMX"] * torch.cpu._is_amx_tile_supported())

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vllm_csp.cpu_dtypes import has_instructions
+
 
 def conv_gelu(conv: nn.Conv2d, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """GELU of `plain_conv`.
 
-    In fp32 as one operation where it was measured: 1.4 to 2 times as fast on a CPU without AVX-512.
+    In fp32 one operation on CPUs without AVX-512 only: there it was measured (benchmarks/LOG.md).
     """
     narrow = torch.backends.cpu.get_cpu_capability() == "AVX2"
     if not can_fuse(features, torch.bfloat16, *[torch.float32] * narrow):
@@ -47,10 +49,9 @@ def plain_conv(conv: nn.Conv2d, features: Tensor, weight: Tensor, bias: Tensor |
 def can_fuse(tensor: Tensor, *dtypes: torch.dtype) -> bool:
     """Whether oneDNN does it, on a CPU and in one of these dtypes.
 
-    It refuses bf16 where the CPU has no instructions for it.
+    It refuses those for which the CPU has no instructions.
     """
     if tensor.device.type != "cpu" or tensor.dtype not in dtypes or torch.is_grad_enabled():
         return False
-    if tensor.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return has_onednn and has_instructions(tensor.dtype)
