@@ -12,8 +12,15 @@ from vllm_csp.evaluation.plot import COLOURS, MARKERS, can_plot
 def plot_lines(
     file: Path, rows: Sequence[dict[str, Any]], x: str, y: str, by: str, title: str
 ) -> None:
-    """`y` over `x`, a line for each value of `by`; does nothing without matplotlib."""
+    """`y` over `x`, a line for each value of `by`, or a bar if there is but one `x`.
+
+    Does nothing without matplotlib.
+    """
     if not can_plot():
+        return
+    if len(found := {row[x] for row in rows}) == 1:
+        bars = {str(row[by]): float(row[y]) for row in rows}
+        plot_bars(file, bars, _words(y), f"{title}, {_words(x)} {found.pop()}")
         return
     figure, axes, save = _figure(file)
     for number, name in enumerate(dict.fromkeys(row[by] for row in rows)):
@@ -26,8 +33,8 @@ def plot_lines(
         )
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel(x.replace("_", " "))
-    axes.set_ylabel(y.replace("_", " "))
+    axes.set_xlabel(_words(x))
+    axes.set_ylabel(_words(y))
     axes.set_title(title)
     axes.legend()
     save(figure)
@@ -42,6 +49,10 @@ def plot_bars(file: Path, values: dict[str, float], label: str, title: str) -> N
     axes.set_xlabel(label)
     axes.set_title(title)
     save(figure)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _figure(file: Path) -> tuple[Any, Any, Any]:

@@ -47,6 +47,15 @@ def test_plots_are_written(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_lines_of_one_point_are_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    drawn: list[Any] = []
+    monkeypatch.setattr("benchmarks.plots.plot_bars", lambda *given: drawn.append(given[1:]))
+    rows = [{"x": 16, "y_z": slope, "by": f"system {slope}"} for slope in (1, 2)]
+    plot_lines(tmp_path / "lines.png", rows, "x", "y_z", "by", "lines")
+    assert drawn == [({"system 1": 1.0, "system 2": 2.0}, "y z", "lines, x 16")]
+
+
 def cell(per_image: int, clients: int, rate: float) -> dict[str, Any]:
     counts = {"sam_hits": 0, "prefix_tokens": 0}
     times = {"p50_ms": 1.0, "p95_ms": 2.0}
