@@ -57,6 +57,7 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name, value in {"disabled": False, "level": logging.WARNING, "handlers": [handler]}.items():
         monkeypatch.setattr(logger, name, value)
     monkeypatch.setattr(logger, "_cache", {})
+    monkeypatch.setattr(logger.manager, "disable", logging.NOTSET)
     return noted
 
 
