@@ -1,7 +1,7 @@
 """Keeps vLLM from choosing a precision for which this CPU has no instructions.
 
 Symptom: vLLM holds that every x86 CPU computes in bf16 and fp16. Without AVX-512 oneDNN does not,
-torch multiplies value by value, and everything takes about ten times as long as in fp32. Can go
+torch multiplies value by value, which is many times slower than fp32 (benchmarks/LOG.md). Can go
 when `CpuPlatform.supported_dtypes` looks at the CPU.
 """
 
@@ -34,7 +34,7 @@ def warn_of_slow_dtype(dtype: torch.dtype) -> None:
 
     if not has_instructions(dtype):
         init_logger(f"vllm.plugins.{__name__}").warning(
-            "This CPU has no instructions for %s: answers take about ten times as long as with "
+            "This CPU has no instructions for %s: answers take many times as long as with "
             "--dtype float32, which needs twice the memory.",
             str(dtype).removeprefix("torch."),
         )

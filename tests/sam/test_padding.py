@@ -21,7 +21,7 @@ from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
 
 MakeSam = Callable[[], Sam]
 SIDE = 128
-# Without instructions for it, it takes ten times as long and nobody serves in it.
+# Without instructions for it, it takes many times as long and nobody serves in it.
 SERVES_BF16 = has_instructions(torch.bfloat16)
 needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"no {WEIGHTS.name}")
 
