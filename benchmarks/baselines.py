@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,15 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaForCausalLM
 
 from benchmarks.plain_tiny_vit import encode_plainly
-from vllm_csp.images import CLIP_MEAN, CLIP_STD, clip_crop, sam_resize, to_rgb
+from vllm_csp.images import (
+    CLIP_MEAN,
+    CLIP_STD,
+    SAM_IMAGE_SIZE,
+    clip_crop,
+    sam_input_size,
+    sam_resize,
+    to_rgb,
+)
 from vllm_csp.models.config import LisaConfig, resolve_vision_tower
 from vllm_csp.models.conversation import Turn, build_prompt
 from vllm_csp.models.projector import build_projector, build_text_hidden_fcs
@@ -56,7 +64,12 @@ class Baseline:
     """The networks of a checkpoint, in plain torch and transformers."""
 
     def __init__(
-        self, checkpoint: str | Path, dtype: str, device: str = "cpu", hollow: bool = False
+        self,
+        checkpoint: str | Path,
+        dtype: str,
+        device: str = "cpu",
+        hollow: bool = False,
+        sam_image_size: int = SAM_IMAGE_SIZE,
     ) -> None:
         """hollow: the checkpoint has no values (`benchmarks.checkpoint`): make them up."""
         folder = Path(checkpoint)
@@ -79,7 +92,7 @@ class Baseline:
             self.llama = LlamaForCausalLM(self.config.text_config)
             self.projector = build_projector(self.config)
             self.queries = build_text_hidden_fcs(self.config)[0]
-        self.sam = Sam(read_geometry(shapes)).eval()
+        self.sam = Sam(replace(read_geometry(shapes), image_size=sam_image_size)).eval()
         self.clip = CLIPVisionModel.from_pretrained(tower).eval()
         parts: list[tuple[nn.Module, str]] = [
             (self.projector, "model.mm_projector."),
@@ -138,6 +151,11 @@ class Baseline:
         )
         return torch.cat((before, image_rows, after))
 
+    def sam_pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """[B, 3, S, S], normalised and padded."""
+        side = self.sam.image_size
+        return self.sam.preprocess([torch.from_numpy(sam_resize(one, side)) for one in images])
+
     def shipped_encoder(self, pixels: Tensor) -> Tensor:
         """segment-anything's own encoder, or MobileSAM's steps one by one."""
         encoder = self.sam.image_encoder
@@ -155,7 +173,7 @@ class Baseline:
         sparse, dense = prompts(queries)
         low_res, _ = shipped_decode(decoder, embedding[None], prompts.get_dense_pe(), sparse, dense)
         side = self.sam.image_size
-        height, width = sam_resize_shape(image)
+        height, width = sam_input_size((image.height, image.width), side)
         whole = _resize(low_res.float(), (side, side))[..., :height, :width]
         logits = _resize(whole, (image.height, image.width))[:, 0]
         return list(logits.cpu().numpy() > 0)
@@ -190,7 +208,7 @@ class ReferenceLoop(Baseline):
                 # The last pass ends with the row that predicted the last token.
                 wanted = hidden[len(hidden) - len(answer) :][self.seg_rows(answer)]
                 break
-        pixels = self.sam.preprocess([torch.from_numpy(sam_resize(image))])
+        pixels = self.sam_pixels([image])
         embedding = self.shipped_encoder(pixels)[0]
         return Reply(answer, self.shipped_masks(embedding, self.queries(wanted), image))
 
@@ -211,7 +229,7 @@ class HuggingFace(Baseline):
             self.embedded(self.prompt(text), rows[numbers[id(image)]]) for text, image in questions
         ]
         answers, hidden = self._generate(inputs, 1 if force else max_tokens)
-        pixels = self.sam.preprocess([torch.from_numpy(sam_resize(one)) for one in pictures])
+        pixels = self.sam_pixels(pictures)
         embeddings = self.shipped_encoder(pixels)
         replies = []
         for (_, image), answer, states in zip(questions, answers, hidden, strict=True):
@@ -265,13 +283,6 @@ def shipped_decode(
         multimask_output=False,
     )
     return masks, scores
-
-
-def sam_resize_shape(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of an image inside SAM's square."""
-    from vllm_csp.images import sam_input_size
-
-    return sam_input_size((image.height, image.width))
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,9 @@
 questions as there are clients (`benchmarks/baselines.py`); both in a process without a server.
 `dense` and the policies: a server each, asked by as many clients as the row says; one call of
 /v1/segment has one photo and `per_image` questions. `smaller-image`: dense, with an image tower
-that takes fewer pixels, so that its tokens are about what csp-65 has on average. No photo is sent
+that takes fewer pixels, so that its tokens are about what csp-65 has on average. `dense@512`, and
+any other so: SAM sees photos of 512 pixels (`sam_image_size`). `over_reference` is over the
+reference as it is published, `over_small_reference` over `reference@512`. No photo is sent
 twice, so one question per image reuses nothing; eight per image show what reuse gives
 (`over_alone`: questions per second over those of the row with one). `iou`: least mask IoU with
 those of `dense`, over questions that got as many masks; 1 for the baselines but for rounding, lower
@@ -32,7 +34,7 @@ from benchmarks.overlap import accuracy, overlaps
 from benchmarks.plots import plot_lines
 from benchmarks.report import RESULTS, report_rows
 from benchmarks.served import measure_server
-from benchmarks.systems import BASELINES, SMALLER, SYSTEMS
+from benchmarks.systems import BASELINES, SMALLER, SYSTEMS, kind_and_size, system_name
 
 TEXT_TOKENS = 60
 
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     card = _card(arguments)
     found: dict[str, Any] = {}
     for name in arguments.systems:
-        if name in BASELINES:
+        if kind_and_size(name)[0] in BASELINES:
             cell = ["--cell", name, *_passed_on(arguments)]
             found[name] = run_cell("benchmarks.e2e", cell, KEEP_MEMORY)
         else:
@@ -72,7 +74,8 @@ def _row(
         rows = found.get(system, {"rows": []})["rows"]
         for one in rows:
             same = one["per_image"] == per_image
-            if same and (one["concurrency"] == clients or system == "reference"):
+            alone = kind_and_size(system)[0] == "reference"
+            if same and (one["concurrency"] == clients or alone):
                 return float(one["rate"])
         return float("nan")
 
@@ -80,6 +83,12 @@ def _row(
         return round(cell["rate"] / base, 3) if base == base else ""
 
     per_image, clients = cell["per_image"], cell["concurrency"]
+    kind, sam_size = kind_and_size(name)
+    small = {
+        f"over_small_{base}": over(rate(f"{base}@{sam_size}", per_image, clients))
+        for base in BASELINES
+        if any("@" in system for system in found)
+    }
     return {
         "system": name,
         "concurrency": clients,
@@ -87,6 +96,7 @@ def _row(
         "questions_per_second": round(cell["rate"], 3),
         "over_reference": over(rate("reference", per_image, clients)),
         "over_huggingface": over(rate("huggingface", per_image, clients)),
+        **small,
         "over_dense": over(rate("dense", per_image, clients)),
         "over_alone": over(rate(name, 1, clients)),
         "p50_ms": round(cell["p50_ms"], 1),
@@ -94,7 +104,7 @@ def _row(
         "sam_hits": int(cell["sam_hits"]),
         "prefix_tokens": int(cell["prefix_tokens"]),
         "iou": ""
-        if name == SMALLER  # another checkpoint
+        if kind == SMALLER  # another checkpoint
         else _least_iou(found[name]["masks"], found.get("dense", {}).get("masks", [])),
         "giou": round(accuracy(found[name]["masks"], targets), 4) if targets else "",
     }
@@ -136,8 +146,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--systems",
         nargs="+",
-        choices=SYSTEMS,
-        help="Default: all; without smaller-image if a "
+        type=system_name,
+        metavar="SYSTEM",
+        help=f"{', '.join(SYSTEMS)}; any with @512, too. Default: all; without smaller-image if a "
         "checkpoint is given, as its image tower takes one size.",
     )
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 4, 16, 64])
@@ -157,13 +168,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--compiled", action="store_true", help="Without --enforce-eager.")
     parser.add_argument("--flags", default="", help="Further ones for the servers, in one string.")
     parser.add_argument("--result", default="e2e", help="Name of the files.")
-    parser.add_argument("--cell", choices=BASELINES, help=argparse.SUPPRESS)
+    parser.add_argument("--cell", type=system_name, help=argparse.SUPPRESS)
     add_model_options(parser)
     arguments = parser.parse_args(argv)
     arguments.max_tokens = arguments.max_tokens or arguments.answer_tokens + 3
     if arguments.systems is None:
         arguments.systems = [one for one in SYSTEMS if one != SMALLER or not arguments.checkpoint]
-    if arguments.checkpoint and SMALLER in arguments.systems:
+    kinds = {kind_and_size(one)[0] for one in arguments.systems}
+    if arguments.checkpoint and SMALLER in kinds:
         parser.error(f"{SMALLER} needs a checkpoint of its own: leave --checkpoint out")
     return arguments
 

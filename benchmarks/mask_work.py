@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.baselines import Baseline
 from benchmarks.calls import FIRST_SCENE
 from benchmarks.dtype_options import usual_dtypes
-from vllm_csp.images import sam_input_size, sam_resize
+from vllm_csp.images import sam_input_size
 from vllm_csp.sam.embedding_cache import ImageEmbedding
 from vllm_csp.sam.mask_service import MaskService
 from vllm_csp.sam.sam import Sam
@@ -34,8 +34,7 @@ def trained_work(
     for number in range(images):
         sample = make_sample(FIRST_SCENE + number, "test", size=max(size))
         picture = sample.image.crop((0, 0, width, height))
-        pixels = model.sam.preprocess([torch.from_numpy(sam_resize(picture))])
-        embeddings.append(model.shipped_encoder(pixels)[0])
+        embeddings.append(model.shipped_encoder(model.sam_pixels([picture]))[0])
         [rows] = model.image_rows([picture])
         texts = islice(cycle(one.text for one in sample.questions), per_image)
         inputs = [model.embedded(model.prompt(text), rows)[None] for text in texts]

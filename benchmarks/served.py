@@ -17,13 +17,14 @@ import httpx
 from benchmarks.calls import Call, calls, checked_calls, plan
 from benchmarks.metrics import summed
 from benchmarks.model_options import checkpoint_of
-from benchmarks.systems import POLICIES, SMALLER, SMALLER_TOKENS
+from benchmarks.systems import POLICIES, SMALLER, SMALLER_TOKENS, kind_and_size
 from vllm_csp.serving.server import background_server
 
 
 def measure_server(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The rows of a policy, the masks of the checked photos, and what the log says of memory."""
-    settings = POLICIES["dense" if name == SMALLER else name]
+    kind, sam_size = kind_and_size(name)
+    settings = {**POLICIES["dense" if kind == SMALLER else kind], "sam_image_size": sam_size}
     seats = max(arguments.concurrency) * max(arguments.per_image)
     flags = [
         *("--dtype", arguments.dtype, "--max-model-len", str(arguments.max_model_len)),
@@ -35,7 +36,7 @@ def measure_server(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     if arguments.kv_bytes:
         flags += ["--kv-cache-memory-bytes", arguments.kv_bytes]
-    checkpoint = checkpoint_of(arguments, SMALLER_TOKENS if name == SMALLER else 0)
+    checkpoint = checkpoint_of(arguments, SMALLER_TOKENS if kind == SMALLER else 0)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
         with background_server(checkpoint, flags, log, time_limit=1200) as url:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from typing import Any
+
+from vllm_csp.images import SAM_IMAGE_SIZE
 
 POLICIES: dict[str, dict[str, Any]] = {
     "dense": {"policy": "dense"},
@@ -23,3 +26,21 @@ CHECKED = 4
 """Photos whose masks are compared."""
 CHECKED_SCENES = 48
 """Scenes, if these are asked about: enough to tell an accuracy."""
+
+
+def kind_and_size(system: str) -> tuple[str, int]:
+    """Of `dense`, or of `dense@512`: the kind of system, and pixels of SAM's images.
+
+    Raises: ArgumentTypeError for a name that is none.
+    """
+    kind, at, size = system.partition("@")
+    if kind not in SYSTEMS or (at and not size.isdecimal()):
+        known = ", ".join(SYSTEMS)
+        raise ArgumentTypeError(f"{system} is none of {known}, nor one of them with @512")
+    return kind, int(size or SAM_IMAGE_SIZE)
+
+
+def system_name(text: str) -> str:
+    """An argument that names a system; raises as `kind_and_size` does."""
+    kind_and_size(text)
+    return text

@@ -56,8 +56,8 @@ class SegmentationChat(OpenAIServingChat):
         """Take over a chat handler that vLLM has set up, with all its settings."""
         adopted = cls.__new__(cls)
         adopted.__dict__.update(chat.__dict__)
-        adopted.masks = MaskClient(chat.engine_client)
         adopted.settings = CspConfig.from_additional_config(config.additional_config)
+        adopted.masks = MaskClient(chat.engine_client, adopted.settings.sam_image_size)
         adopted.statistics = TokenStatistics(config)
         adopted.metrics = Metrics.instance()
         adopted.pulse = Pulse()

@@ -50,6 +50,13 @@ Policy = Annotated[
     typer.Option(help="Image-token policy: dense, csp, fastv, feather, prumerge, prumerge+, ..."),
 ]
 Preset = Annotated[str, typer.Option(help="Preset of policy csp: 65 or 70 (percent removed).")]
+SamImageSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Pixels of a photo's long side as SAM sees it, 256 to 1024 in steps of 64. Default: "
+        "1024; fewer are faster and make coarser masks (docs/sam_encoders.md)."
+    ),
+]
 
 
 @app.command()
@@ -72,6 +79,7 @@ def segment(
     checkpoint: Checkpoint = "",
     policy: Policy = "",
     preset: Preset = "",
+    sam_image_size: SamImageSize = None,
     base_url: Annotated[
         str, typer.Option(help="Ask this running server instead of starting one.")
     ] = "",
@@ -86,7 +94,7 @@ def segment(
         if base_url:
             answer = ask_server(base_url, image, question, api_key=api_key or None, **options)
         else:
-            flags = policy_flags(policy, preset)
+            flags = policy_flags(policy, preset, sam_image_size=sam_image_size)
             answer = _ask_own_server(checkpoint, flags, image, question, options)
         if output is not None:
             _draw(image, question, answer, output)
@@ -130,6 +138,7 @@ def serve(
     sam_encoder_weights: Annotated[
         str, typer.Option(help="Its weights: mobile_sam.pt or .safetensors, a folder or a hub id.")
     ] = "",
+    sam_image_size: SamImageSize = None,
     max_body_mb: serve_options.MaxBody = None,
     max_held_body_mb: serve_options.MaxHeldBody = None,
     max_held_requests: serve_options.MaxHeldRequests = None,
@@ -158,6 +167,7 @@ def serve(
             preset,
             sam_encoder=sam_encoder,
             sam_encoder_weights=sam_encoder_weights,
+            sam_image_size=sam_image_size,
             server=serve_options.server_section(
                 max_body_mb=max_body_mb,
                 max_held_body_mb=max_held_body_mb,
@@ -224,7 +234,7 @@ def policy_flags(policy: str, preset: str, **settings: Any) -> list[str]:
     from vllm_csp.config import CspConfig
 
     section = {"policy": policy, "preset": preset, **settings}
-    section = {name: value for name, value in section.items() if value}
+    section = {name: value for name, value in section.items() if value not in (None, "", {})}
     CspConfig.from_section(section, "the choice of settings")
     return ["--additional-config", json.dumps({"csp": section})] if section else []
 

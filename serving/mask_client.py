@@ -32,7 +32,8 @@ class MaskClient:
     vLLM does not say to which engine it gave a request: all are asked, and one knows it.
     """
 
-    def __init__(self, engine: EngineClient) -> None:
+    def __init__(self, engine: EngineClient, sam_image_size: int) -> None:
+        self._sam_image_size = sam_image_size
         calls = engine_calls(engine, "csp_decode_masks")
         self._lines = [MaskLine(call, number) for number, call in enumerate(calls)]
 
@@ -43,7 +44,9 @@ class MaskClient:
         """
         line, result = await self._find(job)
         if result.get("missing") == "image":
-            pixels = await asyncio.to_thread(image_pixels, job["image_key"], image)
+            pixels = await asyncio.to_thread(
+                image_pixels, job["image_key"], image, self._sam_image_size
+            )
             result = await line.submit(job, [pixels])
         if (reason := failure(result)) is not None:
             raise MaskError(reason)
@@ -139,9 +142,9 @@ class MaskLine:
         return results
 
 
-def image_pixels(image_key: str, image: Image.Image) -> ImagePixels:
+def image_pixels(image_key: str, image: Image.Image, sam_image_size: int) -> ImagePixels:
     """SAM's pixels of an image, to send to the engine."""
-    pixels = sam_resize(image)
+    pixels = sam_resize(image, sam_image_size)
     return ImagePixels(
         image_key=image_key,
         pixels=pixels.tobytes(),

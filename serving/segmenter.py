@@ -56,8 +56,9 @@ class Segmenter:
 
         self.llm = LLM(checkpoint, **engine_args)
         self._seg_token_id = self.llm.get_tokenizer().seg_token_id
-        settings = self.llm.llm_engine.vllm_config.additional_config
-        self._max_masks = CspConfig.from_additional_config(settings).max_masks_per_answer
+        self._settings = CspConfig.from_additional_config(
+            self.llm.llm_engine.vllm_config.additional_config
+        )
 
     def close(self) -> None:
         """End the engine's process and free its memory; nothing can be asked any more."""
@@ -121,9 +122,10 @@ class Segmenter:
     ) -> dict[int, dict[str, Any]]:
         """The worker's result for each question that wants masks."""
         jobs: dict[int, MaskJob] = {}
+        most = self._settings.max_masks_per_answer
         for i, one in enumerate(questions):
             forced = one.mode == "force"
-            indexes = seg_indexes(tokens[i], self._seg_token_id, self._max_masks, forced=forced)
+            indexes = seg_indexes(tokens[i], self._seg_token_id, most, forced=forced)
             if keys[i] and indexes:
                 jobs[i] = MaskJob(
                     request_key=requests[i],
@@ -149,7 +151,9 @@ class Segmenter:
     ) -> list[dict[str, Any]]:
         from vllm_csp.serving.mask_client import image_pixels
 
-        pixels = [image_pixels(key, one) for key, one in (images or {}).items() if one is not None]
+        size = self._settings.sam_image_size
+        given = {key: one for key, one in (images or {}).items() if one is not None}
+        pixels = [image_pixels(key, one, size) for key, one in given.items()]
         replies = self.llm.collective_rpc("csp_decode_masks", args=(jobs, pixels, list(released)))
         results: list[dict[str, Any]] = next(one for one in replies if one is not None)["results"]
         return results

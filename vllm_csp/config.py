@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vllm_csp.images import SAM_IMAGE_SIZE
 from vllm_csp.server_settings import ServerSettings
 from vllm_csp.tokens.policies import POLICIES, knobs
 
@@ -64,6 +65,13 @@ class CspConfig(BaseModel):
     sam_encoder_weights: str = Field(
         "",
         description="Weights of another encoder: a .safetensors or .pt file, a folder, a hub id.",
+    )
+    sam_image_size: int = Field(
+        SAM_IMAGE_SIZE,
+        ge=256,
+        le=SAM_IMAGE_SIZE,
+        multiple_of=64,
+        description="Pixels of a photo's long side as SAM sees it. Fewer: faster, coarser masks.",
     )
 
     @property

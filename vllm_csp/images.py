@@ -16,6 +16,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """Formats `decode_image` reads; Pillow's others are left out: each adds a parser to attack."""
 
 MAX_PIXELS = 1 << 26
+
+SAM_IMAGE_SIZE = 1024
+"""Pixels of the long side that SAM was trained with, and LISA gives it."""
+
 EXTREME_ASPECT = 100
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -116,7 +120,9 @@ def clip_crop(image: Image.Image, size: int = 224) -> Pixels:
     return np.array(square)
 
 
-def sam_input_size(original_size: tuple[int, int], long_side: int = 1024) -> tuple[int, int]:
+def sam_input_size(
+    original_size: tuple[int, int], long_side: int = SAM_IMAGE_SIZE
+) -> tuple[int, int]:
     """Size of an image after SAM's resize; sizes are (height, width) in pixels.
 
     A side that would round to 0 becomes 1; the reference fails there.
@@ -127,7 +133,7 @@ def sam_input_size(original_size: tuple[int, int], long_side: int = 1024) -> tup
     return height, width
 
 
-def sam_resize(image: Image.Image, long_side: int = 1024) -> Pixels:
+def sam_resize(image: Image.Image, long_side: int = SAM_IMAGE_SIZE) -> Pixels:
     """Resize the long side to `long_side`, bilinear with Pillow's antialiasing.
 
     `image`: RGB. Returns: uint8 [h, w, 3] with (h, w) of `sam_input_size`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -121,6 +121,14 @@ def batch(
     preset: Annotated[
         str, typer.Option(rich_help_panel=SERVER, help="Preset of policy csp: 65 or 70.")
     ] = "",
+    sam_image_size: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=SERVER,
+            help="Pixels of a photo's long side as SAM sees it; fewer than 1024 are faster and "
+            "make coarser masks (docs/sam_encoders.md).",
+        ),
+    ] = None,
     server_flags: Annotated[
         str,
         typer.Option(
@@ -238,7 +246,8 @@ def batch(
         target.check(Path(source), resume=resume)
         if ray and base_url:
             raise UsageError("--ray starts servers of its own: leave --base-url out")
-        server = None if base_url else _own_server(checkpoint, policy, preset, server_flags)
+        chosen = {"policy": policy, "preset": preset, "sam_image_size": sam_image_size}
+        server = None if base_url else _own_server(checkpoint, server_flags, **chosen)
         cluster = Cluster(ray_address, ray_workers, ray_gpus) if ray else None
         settings = Settings(
             base_urls=tuple(base_url or ()),
@@ -290,10 +299,10 @@ def _lines(file: Path | None) -> list[str]:
     return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
 
 
-def _own_server(checkpoint: str, policy: str, preset: str, flags: str) -> EmbeddedServer:
+def _own_server(checkpoint: str, flags: str, **settings: Any) -> EmbeddedServer:
     from vllm_csp.serving.cli import CACHE, SMALL_MODEL_FLAGS, policy_flags
 
-    chosen = [*policy_flags(policy, preset), *shlex.split(flags)]
+    chosen = [*policy_flags(**settings), *shlex.split(flags)]
     if not checkpoint:
         console.print("No --checkpoint and no --base-url: asking LISA-mini", highlight=False)
         checkpoint = str(MINI)

@@ -74,6 +74,31 @@ def test_ratios_are_to_rows_of_as_many_clients_and_to_the_one_of_the_loop() -> N
     assert e2e._row("dense", found["dense"]["rows"][1], found)["over_alone"] == 4.5
 
 
+def test_systems_with_smaller_sam_images_are_compared_with_both_kinds_of_baseline() -> None:
+    found = {
+        "reference": {"rows": [cell(1, 1, 2.0)], "masks": []},
+        "reference@512": {"rows": [cell(1, 1, 4.0)], "masks": []},
+        "dense": {"rows": [cell(1, 16, 10.0)], "masks": []},
+        "dense@512": {"rows": [cell(1, 16, 20.0)], "masks": []},
+    }
+    row = e2e._row("dense@512", found["dense@512"]["rows"][0], found)
+    assert (row["over_reference"], row["over_small_reference"], row["over_dense"]) == (10, 5, 2)
+    assert row["over_small_huggingface"] == ""
+    assert e2e._row("dense", found["dense"]["rows"][0], found)["over_small_reference"] == ""
+
+
+@pytest.mark.parametrize("name", ["dense@512", "huggingface@768", "csp-65"])
+def test_names_of_systems_are_taken(name: str) -> None:
+    assert e2e.parse(["--systems", name]).systems == [name]
+
+
+@pytest.mark.parametrize("name", ["dence", "dense@", "dense@small", "@512", ""])
+def test_names_of_no_system_are_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        e2e.parse(["--systems", name])
+    assert "is none of reference, huggingface, dense" in capsys.readouterr().err
+
+
 def test_a_smaller_image_has_the_tokens_of_csp_on_average() -> None:
     mean = policy("csp", 32, 256, preset="65").mean_visual_tokens_per_layer
     assert pytest.approx(mean, rel=0.1) == SMALLER_TOKENS

@@ -37,6 +37,7 @@ SIZES = [(12, 256), (32, 256), (40, 576)]
         ("random:mean=90", PolicyRun("random:mean=90", "random", {}, mean=90)),
         ("random:keep=64", PolicyRun("random:keep=64", "random", {}, kept=64)),
         ("dense:image_scale=0.6", PolicyRun("dense:image_scale=0.6", image_scale=0.6)),
+        ("dense:sam_image_size=512", PolicyRun("dense:sam_image_size=512", sam_image_size=512)),
     ],
 )
 def test_text(text: str, expected: PolicyRun) -> None:
@@ -51,6 +52,8 @@ def test_text(text: str, expected: PolicyRun) -> None:
         ("csp:mean=90,keep=64", "not both"),
         ("dense:image_scale=1.5", "image_scale"),
         ("dense:image_scale=0", "image_scale"),
+        ("dense:sam_image_size=500", "multiple of 64"),
+        ("dense:sam_image_size=large", "sam_image_size"),
     ],
 )
 def test_wrong_text_says_what_is_wrong(text: str, message: str) -> None:

@@ -39,6 +39,12 @@ def test_it_may_run_twice(published: Published) -> None:
     assert config.model_config.logits_processors == [READOUT_PROCESSOR]
 
 
+@pytest.mark.parametrize("size", [256, 576, 1024])
+def test_the_processor_is_told_the_size_of_sams_images(published: Published, size: int) -> None:
+    config = configured(published, additional_config={"csp": {"sam_image_size": size}})
+    assert config.model_config.hf_config.sam_image_size == size
+
+
 def test_pipeline_parallelism_is_refused_with_the_way_out(published: Published) -> None:
     config = configured(published)
     config.parallel_config.pipeline_parallel_size = 2
@@ -58,6 +64,9 @@ def test_another_worker_extension_is_refused_with_the_way_out(published: Publish
         ({"conv_template": "vicuna"}, "conv_template"),
         ({"embedding_cache_size": 0}, "embedding_cache_size"),
         ({"max_masks_per_answer": "many"}, "max_masks_per_answer"),
+        ({"sam_image_size": 128}, "sam_image_size: .*256"),
+        ({"sam_image_size": 2048}, "sam_image_size: .*1024"),
+        ({"sam_image_size": 500}, "sam_image_size: .*multiple of 64"),
         ("dense", "must be an object"),
     ],
 )

@@ -66,7 +66,7 @@ def client_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MaskClient]:
     def made(*engines: Engine) -> MaskClient:
         calls = [engine.call for engine in engines]
         monkeypatch.setattr(mask_client, "engine_calls", lambda client, method: calls)
-        return MaskClient(None)  # type: ignore[arg-type]
+        return MaskClient(None, 1024)  # type: ignore[arg-type]
 
     return made
 

@@ -70,7 +70,8 @@ def compare(
 
 def _setting(run: PolicyRun, common: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     schedule = run.schedule(*size).model_dump_json()
-    return {**common, "image_scale": run.image_scale, "schedule": schedule}
+    sizes = {"image_scale": run.image_scale, "sam_image_size": run.sam_image_size}
+    return {**common, **sizes, "schedule": schedule}
 
 
 def _answered(

@@ -50,8 +50,9 @@ def plan_hosts(
 ) -> list[Host]:
     """Which runs are answered by one engine: each by its own, or as few engines as can be.
 
-    An engine can follow other schedules of its own layout that need no more of the vision tower
-    (`docs/policies.md`, "Per request"). Raises: ValueError for impossible policies, of all runs.
+    An engine has one size of SAM's images, and can follow other schedules of its own layout that
+    need no more of the vision tower (`docs/policies.md`, "Per request").
+    Raises: ValueError for impossible policies, of all runs.
     """
     schedules = [run.schedule(*size) for run in runs]
     if not share:
@@ -60,7 +61,8 @@ def plan_hosts(
     # Those that need most go first: they can take in the others.
     for index in sorted(range(len(runs)), key=lambda i: -len(vision_needs(schedules[i]))):
         for group in groups:
-            if _follows(schedules[group[0]], schedules[index]):
+            same_size = runs[group[0]].sam_image_size == runs[index].sam_image_size
+            if same_size and _follows(schedules[group[0]], schedules[index]):
                 group.append(index)
                 break
         else:
@@ -87,6 +89,7 @@ class EngineAsker:
         section = {
             **engine_section(host.schedules[0]),
             "embedding_cache_size": options.images_in_flight,
+            "sam_image_size": host.runs[0].sam_image_size,
         }
         self._options = options
         # The host's own schedule is what the engine follows unasked.

@@ -46,7 +46,13 @@ class Runner:
         self._forced = forced
         self._pace = pace or Pace()
         self._results = [
-            PolicyResult(run.name, run.policy, image_scale=run.image_scale, forced=forced)
+            PolicyResult(
+                run.name,
+                run.policy,
+                image_scale=run.image_scale,
+                sam_image_size=run.sam_image_size,
+                forced=forced,
+            )
             for run in runs
         ]
         self._costs: list[list[dict[str, Any]]] = [[] for _ in runs]

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import CLIPVisionConfig, LlamaConfig, PretrainedConfig
 
 from vllm_csp.cpu_dtypes import offer_fast_dtypes_only
+from vllm_csp.images import SAM_IMAGE_SIZE
 
 # Fields of the published config that belong to the language model.
 _TEXT_FIELDS = (
@@ -36,7 +37,8 @@ class LisaConfig(PretrainedConfig):
     """Configuration with the parts that vLLM asks for: text, vision tower, image token.
 
     `image_token_index` is the first id behind the vocabulary: LISA's own -200 is no valid id, and
-    the 13B vocabulary has no spare one.
+    the 13B vocabulary has no spare one. `sam_image_size` is no field of a checkpoint: the settings
+    give it (`hook.py`), and the processor, which sees only this object, reads it here.
     """
 
     model_type = "lisa"
@@ -52,6 +54,7 @@ class LisaConfig(PretrainedConfig):
         mm_vision_select_feature: str = "patch",
         mm_projector_type: str = "linear",
         out_dim: int = 256,
+        sam_image_size: int = SAM_IMAGE_SIZE,
         **kwargs: Any,
     ) -> None:
         self.text_config = LlamaConfig(**dict(text_config or {}))
@@ -62,6 +65,7 @@ class LisaConfig(PretrainedConfig):
         self.mm_vision_select_feature = mm_vision_select_feature
         self.mm_projector_type = mm_projector_type
         self.out_dim = out_dim
+        self.sam_image_size = sam_image_size
         self.image_token_index = self.text_config.vocab_size
         kwargs.setdefault("architectures", ["LISAForCausalLM"])
         super().__init__(**kwargs)

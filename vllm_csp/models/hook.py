@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
 
+from vllm_csp.config import CspConfig
 from vllm_csp.cpu_cores import use_all_of_few_cores
 from vllm_csp.cpu_dtypes import warn_of_slow_dtype
 from vllm_csp.kv.requirements import require_staging
@@ -55,6 +56,8 @@ class LisaEngineHook(VerifyAndUpdateConfig):
         else:
             require_staging(vllm_config, schedule)
         require_encoder(vllm_config)
+        settings = CspConfig.from_additional_config(vllm_config.additional_config)
+        vllm_config.model_config.hf_config.sam_image_size = settings.sam_image_size
         parallel = vllm_config.parallel_config
         if parallel.pipeline_parallel_size > 1:
             raise ValueError(

@@ -176,9 +176,9 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
     ) -> MultiModalEmbeddings:
         """Rows for the language model, and SAM's embedding into the cache as a side effect.
 
-        clip_pixels uint8 [B, S, S, 3], sam_pixels B x uint8 [h, w, 3] (long side 1024),
-        original_size int [B, 2] (height, width), image_key uint8 [B, 16]. Returns
-        [B, num_image_tokens, hidden].
+        clip_pixels uint8 [B, S, S, 3], sam_pixels B x uint8 [h, w, 3] (the long side is
+        `sam_image_size`), original_size int [B, 2] (height, width), image_key uint8 [B, 16].
+        Returns [B, num_image_tokens, hidden].
         """
         if clip_pixels is None:
             return []

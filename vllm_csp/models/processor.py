@@ -122,8 +122,9 @@ class LisaProcessor(BaseMultiModalProcessor[LisaProcessingInfo]):
         self, hf_data: Mapping[str, object], hf_kwargs: Mapping[str, object]
     ) -> BatchFeature:
         images: Any = hf_data["images"]
-        size = self.info.get_hf_config().vision_config.image_size
-        pairs = [(clip_crop(image, size), sam_resize(image)) for image in images]
+        config = self.info.get_hf_config()
+        size, sam_size = config.vision_config.image_size, config.sam_image_size
+        pairs = [(clip_crop(image, size), sam_resize(image, sam_size)) for image in images]
         return BatchFeature(
             {
                 "clip_pixels": torch.from_numpy(np.stack([clip for clip, _ in pairs])),

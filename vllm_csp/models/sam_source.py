@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -31,21 +31,21 @@ class SamSource:
 
     @classmethod
     def find(cls, vllm_config: VllmConfig) -> Self:
-        """Read the geometry off the tensors that will be loaded.
+        """Read the geometry off the tensors that will be loaded, the image's size apart.
 
         Raises: ValueError when the settings name an encoder that does not fit the checkpoint.
         """
         settings = CspConfig.from_additional_config(vllm_config.additional_config)
         own = _checkpoint_geometry(vllm_config)
         if settings.sam_encoder == "checkpoint":
-            return cls(own)
+            return cls(replace(own, image_size=settings.sam_image_size))
         file = EncoderFile.find(
             settings.sam_encoder,
             settings.sam_encoder_weights,
             vllm_config.load_config.download_dir,
         )
         file.require_same_embedding(own)
-        return cls(file.geometry, file.path)
+        return cls(replace(file.geometry, image_size=settings.sam_image_size), file.path)
 
     @property
     def secondary_weights(self) -> list[DefaultModelLoader.Source]:

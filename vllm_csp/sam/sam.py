@@ -11,6 +11,7 @@ from vllm_csp.sam.geometry import SamGeometry
 from vllm_csp.sam.mask_decoder import MaskDecoder
 from vllm_csp.sam.padding import Extent, LocalStack
 from vllm_csp.sam.prompt_encoder import PromptEncoder
+from vllm_csp.sam.resized_positions import fitted
 from vllm_csp.sam.vit_geometry import VIT_H
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -126,7 +127,8 @@ class Sam(nn.Module):
         """Copy weights in, cast to the module's dtype.
 
         `weights`: names without `model.visual_model.`; a checkpoint in several files may come in
-        several calls, so finish with `require_complete`.
+        several calls, so finish with `require_complete`. Positions of another image size than the
+        geometry's are interpolated.
         Returns: the names loaded by this call.
         Raises: ValueError for an unknown name or a wrong shape; RuntimeError while the module is on
         the meta device (call `to_empty` first).
@@ -138,6 +140,7 @@ class Sam(nn.Module):
         for name, weight in weights:
             if name not in own:
                 raise ValueError(f"unexpected SAM weight {name}")
+            weight = fitted(name, weight, own[name].shape)
             if own[name].shape != weight.shape:
                 raise ValueError(
                     f"SAM weight {name} has shape {list(weight.shape)}, "
