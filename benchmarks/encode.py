@@ -4,6 +4,7 @@
     vllm-csp bench encode --implementations ours shipped --dtypes bfloat16 float32
     python -m benchmarks.encode --encoders mobile_sam --allocators kept default
     python -m benchmarks.encode --encoders mobile_sam --rows 1024 768 576 --check
+    python -m benchmarks.encode --encoders mobile_sam mobile_sam@768 mobile_sam@512
 
 Random weights, which take the same time as trained ones. `shipped`: segment-anything's own ViT code
 on the same weights, and MobileSAM's steps one by one; they run in fp32 unless cast. `way`: how a
@@ -13,7 +14,8 @@ and setting of the allocator runs in its own process; repeats go round all of th
 over repeats is reported. `over_shipped` is the ratio to `shipped` in fp32, of the same repeat. With
 `--check`, `error` is the norm of the difference to shipped fp32 over its norm (needs memory for
 both). `--rows`: how many rows of the square a photo covers; padding below costs ours less (photos
-of 4:3 have 768 of 1024, of 16:9 576). The last line on stdout is one JSON document; rows go to
+of 4:3 have 768 of 1024, of 16:9 576). `@512`: for squares of that side, as `sam_image_size` makes
+them. The last line on stdout is one JSON document; rows go to
 benchmarks/results/encode.csv.
 """
 
@@ -28,10 +30,10 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.ceiling import Part, clip_tower, measured_rates, print_card, sam_encoder
+from benchmarks.ceiling import Part, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
-from benchmarks.checkpoint import clip_large
 from benchmarks.dtype_options import add_dtypes_option
+from benchmarks.encoders import ENCODERS, SQUARE, build, encoder_name, exists, work
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
 
@@ -39,12 +41,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ALLOCATORS: dict[str, dict[str, str]] = {"kept": KEEP_MEMORY, "default": {}}
-ENCODERS = ["vit_h", "mobile_sam", "clip", "tiny"]
 IMPLEMENTATIONS = ["ours", "shipped"]
 WAYS = ["auto", "channels", "fused", "biased", "unfused"]
-SQUARE = 1024
-"""Side of what SAM's encoders take, in pixels."""
-
 LEAST_ROUNDS, MOST_ROUNDS = 3, 5
 Cell = tuple[str, str, str, str, str]
 Key = tuple[Cell, int, int]
@@ -66,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments.dtypes,
             arguments.allocators,
         )
-        if _exists(*cell)
+        if exists(*cell)
     ]
     rates = {dtype: measured_rates(dtype) for dtype in arguments.dtypes}
     parts = {
@@ -118,7 +116,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
         window_attention.way_for = lambda cells: chosen
     torch.manual_seed(0)
     with torch.device(device):
-        model, side = _build(encoder)
+        model, side = build(encoder)
         pixels = torch.randn(max(arguments.batches), 3, side, side)
     with torch.inference_mode():
         images = [_padded(pixels, rows) for rows in arguments.rows]
@@ -166,14 +164,6 @@ def _timed(calls: Sequence[Callable[[], Tensor]], device: str) -> list[float]:
     return [statistics.median(own) for own in zip(*rounds[1:], strict=True)]
 
 
-def work(encoder: str, dtype: str = "bfloat16") -> Part:
-    """Operations for one image, and the bytes of the weights."""
-    if encoder == "clip":
-        return clip_tower(clip_large(), dtype)
-    part = sam_encoder(_geometry(encoder), dtype)
-    return Part(encoder, part.flop, part.bytes)
-
-
 def _wait(device: str) -> None:
     import torch
 
@@ -195,38 +185,6 @@ def _runner(model: nn.Module, implementation: str, rows: int) -> Callable[[Tenso
     if isinstance(model, TinyVitEncoder):
         return lambda pixels: encode_plainly(model, pixels)
     return lambda pixels: ImageEncoderViT.forward(model, pixels)  # type: ignore[arg-type]
-
-
-def _exists(encoder: str, implementation: str, way: str, dtype: str, allocator: str) -> bool:
-    """Only ViTs have attention of several kinds; CLIP runs as transformers ship it."""
-    is_vit = encoder in ("vit_h", "tiny")
-    if implementation == "shipped":
-        return encoder != "clip" and way == "auto"
-    return way == "auto" or (encoder == "mobile_sam" if way == "unfused" else is_vit)
-
-
-def _build(encoder: str) -> tuple[nn.Module, int]:
-    from transformers import CLIPVisionModel
-
-    from vllm_csp.sam.encoder_kind import build_encoder
-
-    if encoder == "clip":
-        config = clip_large()
-        return CLIPVisionModel(config).eval(), config.image_size
-    geometry = _geometry(encoder)
-    model = build_encoder(geometry).eval()
-    for name, weight in model.named_parameters():
-        if "rel_pos" in name or name == "pos_embed":
-            weight.data.normal_(std=0.02)
-    return model, geometry.image_size
-
-
-def _geometry(encoder: str) -> Any:
-    from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
-    from vllm_csp.sam.vit_geometry import VIT_H
-    from vllm_csp.standin import SAM
-
-    return {"vit_h": VIT_H, "mobile_sam": MOBILE_SAM, "tiny": SAM}[encoder]
 
 
 def _command(cell: Cell, arguments: argparse.Namespace) -> list[str]:
@@ -280,7 +238,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--encoders", nargs="+", default=ENCODERS[:3], choices=ENCODERS)
+    parser.add_argument("--encoders", nargs="+", default=ENCODERS[:3], type=encoder_name)
     parser.add_argument(
         "--implementations", nargs="+", default=IMPLEMENTATIONS, choices=IMPLEMENTATIONS
     )

@@ -91,10 +91,11 @@ def segment(
     """
     options: dict[str, Any] = {"mode": mode.value, "show_tokens": show_tokens is not None}
     try:
+        flags = serve_options.policy_flags(policy, preset, sam_image_size=sam_image_size)
         if base_url:
+            serve_options.require_own_server(flags)
             answer = ask_server(base_url, image, question, api_key=api_key or None, **options)
         else:
-            flags = policy_flags(policy, preset, sam_image_size=sam_image_size)
             answer = _ask_own_server(checkpoint, flags, image, question, options)
         if output is not None:
             _draw(image, question, answer, output)
@@ -162,7 +163,7 @@ def serve(
         said = f"vllm-csp: serving {checkpoint}; answers carry message.masks"
         console.print(said, highlight=False)
     try:
-        settings = policy_flags(
+        settings = serve_options.policy_flags(
             policy,
             preset,
             sam_encoder=sam_encoder,
@@ -224,19 +225,6 @@ def demo(
         raise typer.Exit(1) from error
     message = answer["choices"][0]["message"]
     typer.echo(f"question: {question}\nanswer:   {message['content']}\npicture:  {output}")
-
-
-def policy_flags(policy: str, preset: str, **settings: Any) -> list[str]:
-    """`vllm serve` flags that choose a policy, and further settings of `CspConfig`.
-
-    What is empty keeps its default. Raises `ValueError` for an unknown policy or value.
-    """
-    from vllm_csp.config import CspConfig
-
-    section = {"policy": policy, "preset": preset, **settings}
-    section = {name: value for name, value in section.items() if value not in (None, "", {})}
-    CspConfig.from_section(section, "the choice of settings")
-    return ["--additional-config", json.dumps({"csp": section})] if section else []
 
 
 def _ask_own_server(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,6 +21,7 @@ from vllm_csp.serving.batch.output import Output
 from vllm_csp.serving.batch.sources.choice import InputKind, open_source
 from vllm_csp.serving.batch.sources.source import Asking, UsageError
 from vllm_csp.serving.batch.summary import summary_table
+from vllm_csp.serving.commands import serve_options
 from vllm_csp.serving.commands.mode import Mode
 
 console = Console(stderr=True)
@@ -246,8 +247,10 @@ def batch(
         target.check(Path(source), resume=resume)
         if ray and base_url:
             raise UsageError("--ray starts servers of its own: leave --base-url out")
-        chosen = {"policy": policy, "preset": preset, "sam_image_size": sam_image_size}
-        server = None if base_url else _own_server(checkpoint, server_flags, **chosen)
+        chosen = serve_options.policy_flags(policy, preset, sam_image_size=sam_image_size)
+        if base_url:
+            serve_options.require_own_server(chosen)
+        server = None if base_url else _own_server(checkpoint, chosen, shlex.split(server_flags))
         cluster = Cluster(ray_address, ray_workers, ray_gpus) if ray else None
         settings = Settings(
             base_urls=tuple(base_url or ()),
@@ -299,10 +302,11 @@ def _lines(file: Path | None) -> list[str]:
     return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
 
 
-def _own_server(checkpoint: str, flags: str, **settings: Any) -> EmbeddedServer:
-    from vllm_csp.serving.cli import CACHE, SMALL_MODEL_FLAGS, policy_flags
+def _own_server(checkpoint: str, settings: list[str], flags: list[str]) -> EmbeddedServer:
+    from vllm_csp.serving.cli import CACHE, SMALL_MODEL_FLAGS
 
-    chosen = [*policy_flags(**settings), *shlex.split(flags)]
+    serve_options.require_one_source(settings, flags)
+    chosen = [*settings, *flags]
     if not checkpoint:
         console.print("No --checkpoint and no --base-url: asking LISA-mini", highlight=False)
         checkpoint = str(MINI)

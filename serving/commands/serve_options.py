@@ -1,7 +1,8 @@
-"""Options of `vllm-csp serve` that set the object `server` of the `csp` settings."""
+"""Options of commands that start servers, as flags of `vllm serve` and `csp` settings."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -46,6 +47,19 @@ def log_flags(log_format: LogFormat) -> list[str]:
     return [*flags, "--logging-config.formatter", "json"] if log_format == "json" else flags
 
 
+def policy_flags(policy: str, preset: str, **settings: Any) -> list[str]:
+    """`vllm serve` flags that choose a policy, and further settings of `CspConfig`.
+
+    What is empty keeps its default. Raises `ValueError` for an unknown policy or value.
+    """
+    from vllm_csp.config import CspConfig
+
+    section = {"policy": policy, "preset": preset, **settings}
+    section = {name: value for name, value in section.items() if value not in (None, "", {})}
+    CspConfig.from_section(section, "the choice of settings")
+    return ["--additional-config", json.dumps({"csp": section})] if section else []
+
+
 def require_one_source(own: Sequence[str], given: Sequence[str]) -> None:
     """Raise `ValueError` if settings come as flags and as `--additional-config`, too.
 
@@ -54,4 +68,16 @@ def require_one_source(own: Sequence[str], given: Sequence[str]) -> None:
     if own and any(one.startswith("--additional-config") for one in given):
         raise ValueError(
             f"give all settings as flags, or all with --additional-config; the flags mean {own[1]}"
+        )
+
+
+def require_own_server(settings: Sequence[str]) -> None:
+    """Beside `--base-url`: a server that runs has its settings.
+
+    Raises `ValueError` if flags were made of options.
+    """
+    if settings:
+        raise ValueError(
+            "--policy, --preset and --sam-image-size are settings of a server that is started "
+            "here: leave them or --base-url out"
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ceiling, e2e, encode, parity
+from benchmarks import ceiling, e2e, encode, encoders, parity
 from benchmarks.cells import run_cell
 from benchmarks.plots import plot_bars, plot_lines
 from benchmarks.systems import SMALLER, SMALLER_TOKENS
@@ -124,9 +124,24 @@ def test_a_cell_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_cells_of_encoders_that_do_not_exist_are_left_out() -> None:
-    assert encode._exists("vit_h", "shipped", "auto", "float32", "kept")
-    assert encode._exists("mobile_sam", "shipped", "auto", "float32", "kept")
-    assert not encode._exists("clip", "shipped", "auto", "float32", "kept")
-    assert not encode._exists("clip", "ours", "fused", "float32", "kept")
-    assert encode._exists("mobile_sam", "ours", "unfused", "bfloat16", "kept")
-    assert not encode._exists("vit_h", "ours", "unfused", "bfloat16", "kept")
+    assert encoders.exists("vit_h", "shipped", "auto", "float32", "kept")
+    assert encoders.exists("mobile_sam", "shipped", "auto", "float32", "kept")
+    assert not encoders.exists("clip", "shipped", "auto", "float32", "kept")
+    assert not encoders.exists("clip", "ours", "fused", "float32", "kept")
+    assert encoders.exists("mobile_sam", "ours", "unfused", "bfloat16", "kept")
+    assert not encoders.exists("vit_h", "ours", "unfused", "bfloat16", "kept")
+    assert encoders.exists("mobile_sam@512", "ours", "unfused", "float32", "kept")
+
+
+def test_an_encoder_of_smaller_pictures_has_fewer_operations() -> None:
+    whole, half = encoders.work("mobile_sam"), encoders.work("mobile_sam@512")
+    assert half.bytes == whole.bytes
+    assert half.flop < 0.3 * whole.flop
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "clip@224", "vit_h@", "vit_h@big", "vit_h@0", "mobile_sam@500"]
+)
+def test_names_of_no_encoder_are_refused(name: str) -> None:
+    with pytest.raises(SystemExit):
+        encode.parse(["--encoders", name])

@@ -189,6 +189,15 @@ USAGE = {
     "no ids": ([".", "out.json", "-q", "?", "--format", "coco-results"], "--format coco"),
     "masks among photos": ([".", "masks", "-q", "?"], "masks among the photos"),
     "an unknown policy": (["in.jsonl", "out.jsonl", "--policy", "x"], "policy"),
+    "an odd size": (["in.jsonl", "out.jsonl", "--sam-image-size", "500"], "multiple of 64"),
+    "another's policy": (
+        ["in.jsonl", "out.jsonl", "--policy", "csp", "--base-url", "http://127.0.0.1:1"],
+        "leave them or --base-url out",
+    ),
+    "two sources of settings": (
+        ["in.jsonl", "out.jsonl", "--policy", "csp", "--server-flags", "--additional-config {}"],
+        "give all settings as flags, or all",
+    ),
 }
 
 
@@ -202,7 +211,7 @@ def test_what_cannot_work_is_refused_at_once(
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     local = (
         []
-        if "--base-url" in arguments or "--policy" in arguments
+        if {"--base-url", "--policy", "--sam-image-size"} & set(arguments)
         else ["--base-url", "http://127.0.0.1:1"]
     )
     done = run(*arguments, *local)
