@@ -132,6 +132,18 @@ def scene_question(one: Recording, folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("wanted", ["csp:mean=90", "dense:sam_image_size=512"])
+def test_what_only_an_own_engine_can_do_is_not_asked_of_a_server(
+    reasonseg: Path, tmp_path: Path, wanted: str
+) -> None:
+    place = ["--base-url", "http://127.0.0.1:1", "--output", str(tmp_path)]
+    done = CliRunner().invoke(
+        app, ["eval", str(reasonseg), "--split", "val", *place, "--policy", wanted]
+    )
+    assert done.exit_code == 1
+    assert "use --checkpoint" in done.output
+
+
 def test_without_model_or_server_it_says_what_to_name(reasonseg: Path) -> None:
     done = CliRunner().invoke(app, ["eval", str(reasonseg), "--split", "val"])
     assert done.exit_code == 1
