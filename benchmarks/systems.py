@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from typing import Any
 
+from vllm_csp.config import CspConfig
 from vllm_csp.images import SAM_IMAGE_SIZE
 
 POLICIES: dict[str, dict[str, Any]] = {
@@ -31,13 +32,17 @@ CHECKED_SCENES = 48
 def kind_and_size(system: str) -> tuple[str, int]:
     """Of `dense`, or of `dense@512`: the kind of system, and pixels of SAM's images.
 
-    Raises: ArgumentTypeError for a name that is none.
+    Raises: ArgumentTypeError for a name that is none, and for a size that no server takes.
     """
     kind, at, size = system.partition("@")
     if kind not in SYSTEMS or (at and not size.isdecimal()):
         known = ", ".join(SYSTEMS)
         raise ArgumentTypeError(f"{system} is none of {known}, nor one of them with @512")
-    return kind, int(size or SAM_IMAGE_SIZE)
+    section = {"sam_image_size": int(size or SAM_IMAGE_SIZE)}
+    try:
+        return kind, CspConfig.from_section(section, system).sam_image_size
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def system_name(text: str) -> str:

@@ -99,6 +99,12 @@ def test_names_of_no_system_are_refused(name: str, capsys: pytest.CaptureFixture
     assert "is none of reference, huggingface, dense" in capsys.readouterr().err
 
 
+def test_sizes_that_no_server_takes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        e2e.parse(["--systems", "dense@500"])
+    assert "multiple of 64" in capsys.readouterr().err
+
+
 def test_a_smaller_image_has_the_tokens_of_csp_on_average() -> None:
     mean = policy("csp", 32, 256, preset="65").mean_visual_tokens_per_layer
     assert pytest.approx(mean, rel=0.1) == SMALLER_TOKENS
