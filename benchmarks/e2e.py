@@ -34,7 +34,7 @@ from benchmarks.overlap import accuracy, overlaps
 from benchmarks.plots import plot_lines
 from benchmarks.report import RESULTS, report_rows
 from benchmarks.served import measure_server
-from benchmarks.systems import BASELINES, SMALLER, SYSTEMS, kind_and_size, system_name
+from benchmarks.systems import BASELINES, SMALLER, SYSTEMS, system_and_size, system_name
 
 TEXT_TOKENS = 60
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     card = _card(arguments)
     found: dict[str, Any] = {}
     for name in arguments.systems:
-        if kind_and_size(name)[0] in BASELINES:
+        if system_and_size(name)[0] in BASELINES:
             cell = ["--cell", name, *_passed_on(arguments)]
             found[name] = run_cell("benchmarks.e2e", cell, KEEP_MEMORY)
         else:
@@ -72,9 +72,9 @@ def _row(
 ) -> dict[str, Any]:
     def rate(system: str, per_image: int, clients: int) -> float:
         rows = found.get(system, {"rows": []})["rows"]
+        alone = system_and_size(system)[0] == "reference"
         for one in rows:
             same = one["per_image"] == per_image
-            alone = kind_and_size(system)[0] == "reference"
             if same and (one["concurrency"] == clients or alone):
                 return float(one["rate"])
         return float("nan")
@@ -83,11 +83,10 @@ def _row(
         return round(cell["rate"] / base, 3) if base == base else ""
 
     per_image, clients = cell["per_image"], cell["concurrency"]
-    kind, sam_size = kind_and_size(name)
+    kind, sam_size = system_and_size(name)
+    bases = BASELINES if any("@" in system for system in found) else ()
     small = {
-        f"over_small_{base}": over(rate(f"{base}@{sam_size}", per_image, clients))
-        for base in BASELINES
-        if any("@" in system for system in found)
+        f"over_small_{base}": over(rate(f"{base}@{sam_size}", per_image, clients)) for base in bases
     }
     return {
         "system": name,
@@ -174,7 +173,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments.max_tokens = arguments.max_tokens or arguments.answer_tokens + 3
     if arguments.systems is None:
         arguments.systems = [one for one in SYSTEMS if one != SMALLER or not arguments.checkpoint]
-    kinds = {kind_and_size(one)[0] for one in arguments.systems}
+    kinds = {system_and_size(one)[0] for one in arguments.systems}
     if arguments.checkpoint and SMALLER in kinds:
         parser.error(f"{SMALLER} needs a checkpoint of its own: leave --checkpoint out")
     return arguments

@@ -15,8 +15,7 @@ over repeats is reported. `over_shipped` is the ratio to `shipped` in fp32, of t
 `--check`, `error` is the norm of the difference to shipped fp32 over its norm (needs memory for
 both). `--rows`: how many rows of the square a photo covers; padding below costs ours less (photos
 of 4:3 have 768 of 1024, of 16:9 576). `@512`: for squares of that side, as `sam_image_size` makes
-them. The last line on stdout is one JSON document; rows go to
-benchmarks/results/encode.csv.
+them. The last line on stdout is one JSON document; rows go to benchmarks/results/encode.csv.
 """
 
 from __future__ import annotations
@@ -33,9 +32,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.ceiling import Part, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
 from benchmarks.dtype_options import add_dtypes_option
-from benchmarks.encoders import ENCODERS, SQUARE, build, encoder_name, exists, work
+from benchmarks.encoders import ENCODERS, build, encoder_name, exists, work
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
+from vllm_csp.images import SAM_IMAGE_SIZE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -214,7 +214,7 @@ def _row(
     seconds = statistics.median(own)
     error = measured[key][0]["error"]
     # What is left out of a photo's padding is not counted.
-    counted = implementation == "shipped" or rows >= SQUARE
+    counted = implementation == "shipped" or rows >= SAM_IMAGE_SIZE
     return {
         "encoder": encoder,
         "implementation": implementation,
@@ -245,7 +245,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", default=["auto"], choices=WAYS)
     add_dtypes_option(parser)
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
-    parser.add_argument("--rows", nargs="+", type=int, default=[SQUARE], help="Of the photo.")
+    parser.add_argument(
+        "--rows", nargs="+", type=int, default=[SAM_IMAGE_SIZE], help="Of the photo."
+    )
     parser.add_argument(
         "--allocators", nargs="+", default=["kept"], choices=list(ALLOCATORS), help="Of glibc."
     )
@@ -255,7 +257,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--result", default="encode", help="Name of the files.")
     parser.add_argument("--cell", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    if "clip" in arguments.encoders and arguments.rows != [SQUARE]:
+    if "clip" in arguments.encoders and arguments.rows != [SAM_IMAGE_SIZE]:
         parser.error("CLIP takes no padding: --rows is for the others, see --encoders")
     return arguments
 

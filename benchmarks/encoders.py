@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.ceiling import Part, clip_tower, sam_encoder
 from benchmarks.checkpoint import clip_large
+from benchmarks.sized_name import kind_and_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from vllm_csp.sam.geometry import SamGeometry
 
 ENCODERS = ["vit_h", "mobile_sam", "clip", "tiny"]
-SQUARE = 1024
-"""Side of what SAM's encoders take, in pixels, if their name does not say another."""
 
 
 def work(encoder: str, dtype: str = "bfloat16") -> Part:
@@ -55,11 +54,9 @@ def build(encoder: str) -> tuple[nn.Module, int]:
 
 def encoder_name(text: str) -> str:
     """An argument that names an encoder; raises ArgumentTypeError for one that is none."""
-    kind, at, side = text.partition("@")
-    has_size = side.isdecimal() and int(side) > 0 and int(side) % 64 == 0
-    if kind not in ENCODERS or (at and (kind == "clip" or not has_size)):
-        known = ", ".join(ENCODERS)
-        raise argparse.ArgumentTypeError(f"{text} is none of {known}, nor one of SAM's with @512")
+    kind, _ = kind_and_size(text, ENCODERS)
+    if kind == "clip" != text:
+        raise argparse.ArgumentTypeError("CLIP's tower takes one size")
     return text
 
 
@@ -68,6 +65,6 @@ def _geometry(encoder: str) -> SamGeometry:
     from vllm_csp.sam.vit_geometry import VIT_H
     from vllm_csp.standin import SAM
 
-    kind, _, side = encoder.partition("@")
+    kind, side = kind_and_size(encoder, ENCODERS)
     known: dict[str, SamGeometry] = {"vit_h": VIT_H, "mobile_sam": MOBILE_SAM, "tiny": SAM}
-    return replace(known[kind], image_size=int(side or SQUARE))
+    return replace(known[kind], image_size=side)

@@ -17,13 +17,13 @@ import httpx
 from benchmarks.calls import Call, calls, checked_calls, plan
 from benchmarks.metrics import summed
 from benchmarks.model_options import checkpoint_of
-from benchmarks.systems import POLICIES, SMALLER, SMALLER_TOKENS, kind_and_size
+from benchmarks.systems import POLICIES, SMALLER, SMALLER_TOKENS, system_and_size
 from vllm_csp.serving.server import background_server
 
 
 def measure_server(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The rows of a policy, the masks of the checked photos, and what the log says of memory."""
-    kind, sam_size = kind_and_size(name)
+    kind, sam_size = system_and_size(name)
     settings = {**POLICIES["dense" if kind == SMALLER else kind], "sam_image_size": sam_size}
     seats = max(arguments.concurrency) * max(arguments.per_image)
     flags = [

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from typing import Any
 
-from vllm_csp.config import CspConfig
-from vllm_csp.images import SAM_IMAGE_SIZE
+from benchmarks.sized_name import kind_and_size
 
 POLICIES: dict[str, dict[str, Any]] = {
     "dense": {"policy": "dense"},
@@ -29,23 +27,12 @@ CHECKED_SCENES = 48
 """Scenes, if these are asked about: enough to tell an accuracy."""
 
 
-def kind_and_size(system: str) -> tuple[str, int]:
-    """Of `dense`, or of `dense@512`: the kind of system, and pixels of SAM's images.
-
-    Raises: ArgumentTypeError for a name that is none, and for a size that no server takes.
-    """
-    kind, at, size = system.partition("@")
-    if kind not in SYSTEMS or (at and not size.isdecimal()):
-        known = ", ".join(SYSTEMS)
-        raise ArgumentTypeError(f"{system} is none of {known}, nor one of them with @512")
-    section = {"sam_image_size": int(size or SAM_IMAGE_SIZE)}
-    try:
-        return kind, CspConfig.from_section(section, system).sam_image_size
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from error
+def system_and_size(name: str) -> tuple[str, int]:
+    """Of `dense`, or of `dense@512`; see `kind_and_size`."""
+    return kind_and_size(name, SYSTEMS)
 
 
 def system_name(text: str) -> str:
     """An argument that names a system; raises as `kind_and_size` does."""
-    kind_and_size(text)
+    system_and_size(text)
     return text

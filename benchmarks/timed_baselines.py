@@ -12,14 +12,14 @@ import torch
 from benchmarks import baselines
 from benchmarks.calls import checked_calls, opened, plan
 from benchmarks.model_options import checkpoint_of
-from benchmarks.systems import kind_and_size
+from benchmarks.systems import system_and_size
 
 
 def measure_baseline(arguments: argparse.Namespace) -> dict[str, Any]:
     """The rows of a baseline, in this process."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kinds = {"reference": baselines.ReferenceLoop, "huggingface": baselines.HuggingFace}
-    kind, sam_size = kind_and_size(arguments.cell)
+    kind, sam_size = system_and_size(arguments.cell)
     checkpoint = checkpoint_of(arguments)
     baseline = kinds[kind](checkpoint, arguments.dtype, device, arguments.hollow, sam_size)
     alone = kind == "reference"

@@ -1,5 +1,6 @@
 """Positions of a ViT at another size of image than its weights were made for."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,14 +14,6 @@ from vllm_csp.sam.upstream import ImageEncoderViT, import_modeling
 from vllm_csp.sam.vit import VitEncoder
 
 RELATIVE = "image_encoder.blocks.1.attn.rel_pos_h"
-
-
-def small() -> Sam:
-    torch.manual_seed(0)
-    sam = Sam(SMALL).eval()
-    for weight in sam.parameters():
-        weight.data.normal_(std=0.2)
-    return sam
 
 
 def at(side: int, sam: Sam) -> Sam:
@@ -46,9 +39,9 @@ def test_relative_positions_are_interpolated_as_upstream_does(side: int) -> None
 
 
 @pytest.mark.parametrize("side", [32, 48, 96])
-def test_an_encoder_of_another_size_is_upstreams(side: int) -> None:
+def test_an_encoder_of_another_size_is_upstreams(side: int, small_sam: Callable[[], Sam]) -> None:
     """Upstream interpolates relative positions itself; it has no rule for absolute ones."""
-    trained = small()
+    trained = small_sam()
     ours = encoder_of(at(side, trained))
     upstream = encoder_of(at(side, trained))
     for name, table in encoder_of(trained).named_parameters():
@@ -57,8 +50,7 @@ def test_an_encoder_of_another_size_is_upstreams(side: int) -> None:
                 name.rpartition(".")[2], torch.nn.Parameter(table.data)
             )
     pixels = torch.randn(2, 3, side, side)
-    with torch.no_grad():
-        found, expected = ours(pixels), ImageEncoderViT.forward(upstream, pixels)
+    found, expected = ours(pixels), ImageEncoderViT.forward(upstream, pixels)
     assert found.shape == (2, 256, side // 8, side // 8)
     assert (found - expected).norm() < 1e-5 * expected.norm()
 
@@ -84,6 +76,6 @@ def test_half_precision_stays() -> None:
     assert fitted(POSITIONS, torch.randn(1, 8, 8, 32).half(), (1, 4, 4, 32)).dtype == torch.half
 
 
-def test_positions_of_another_width_are_refused() -> None:
+def test_positions_of_another_width_are_refused(small_sam: Callable[[], Sam]) -> None:
     with pytest.raises(ValueError, match=r"image_encoder\.pos_embed has shape"):
-        small().load_weights([(POSITIONS, torch.zeros(1, 4, 4, 16))])
+        small_sam().load_weights([(POSITIONS, torch.zeros(1, 4, 4, 16))])

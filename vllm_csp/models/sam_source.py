@@ -36,16 +36,16 @@ class SamSource:
         Raises: ValueError when the settings name an encoder that does not fit the checkpoint.
         """
         settings = CspConfig.from_additional_config(vllm_config.additional_config)
-        own = _checkpoint_geometry(vllm_config)
-        if settings.sam_encoder == "checkpoint":
-            return cls(replace(own, image_size=settings.sam_image_size))
-        file = EncoderFile.find(
-            settings.sam_encoder,
-            settings.sam_encoder_weights,
-            vllm_config.load_config.download_dir,
-        )
-        file.require_same_embedding(own)
-        return cls(replace(file.geometry, image_size=settings.sam_image_size), file.path)
+        geometry, path = _checkpoint_geometry(vllm_config), None
+        if settings.sam_encoder != "checkpoint":
+            file = EncoderFile.find(
+                settings.sam_encoder,
+                settings.sam_encoder_weights,
+                vllm_config.load_config.download_dir,
+            )
+            file.require_same_embedding(geometry)
+            geometry, path = file.geometry, file.path
+        return cls(replace(geometry, image_size=settings.sam_image_size), path)
 
     @property
     def secondary_weights(self) -> list[DefaultModelLoader.Source]:
