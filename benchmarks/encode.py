@@ -7,7 +7,8 @@
     python -m benchmarks.encode --encoders mobile_sam mobile_sam@768 mobile_sam@512
 
 Random weights, which take the same time as trained ones. `shipped`: segment-anything's own ViT code
-on the same weights, and MobileSAM's steps one by one; they run in fp32 unless cast. `way`: how a
+on the same weights, and MobileSAM's steps one by one; they run in fp32 unless cast. `int8`: ours
+with linear layers in INT8, as `sam_quantization` makes them. `way`: how a
 ViT's attention is computed, see `vllm_csp/sam/window_attention.py`; `unfused`: MobileSAM's without
 `vllm_csp/sam/fused_gelu.py`; `auto` is what the engine takes. Every encoder, implementation, dtype
 and setting of the allocator runs in its own process; repeats go round all of them, and the median
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ALLOCATORS: dict[str, dict[str, str]] = {"kept": KEEP_MEMORY, "default": {}}
-IMPLEMENTATIONS = ["ours", "shipped"]
+IMPLEMENTATIONS = ["ours", "int8", "shipped"]
 WAYS = ["auto", "channels", "fused", "biased", "unfused"]
 LEAST_ROUNDS, MOST_ROUNDS = 3, 5
 Cell = tuple[str, str, str, str, str]
@@ -124,6 +125,11 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
         if arguments.check and encoder != "clip":
             exact = [_runner(model, "shipped", side)(image[:1]) for image in images]
         model = model.to(getattr(torch, dtype))
+        if implementation == "int8":
+            from vllm_csp.models.int8_linear import use_int8
+
+            for layer in use_int8(model):
+                layer.quantize()
         runs = [_runner(model, implementation, rows) for rows in arguments.rows]
         images = [image.to(getattr(torch, dtype)) for image in images]
         errors = [float("nan")] * len(images)
@@ -240,7 +246,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--encoders", nargs="+", default=ENCODERS[:3], type=encoder_name)
     parser.add_argument(
-        "--implementations", nargs="+", default=IMPLEMENTATIONS, choices=IMPLEMENTATIONS
+        "--implementations", nargs="+", default=["ours", "shipped"], choices=IMPLEMENTATIONS
     )
     parser.add_argument("--ways", nargs="+", default=["auto"], choices=WAYS)
     add_dtypes_option(parser)

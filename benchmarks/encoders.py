@@ -32,6 +32,8 @@ def exists(encoder: str, implementation: str, way: str, dtype: str, allocator: s
     is_vit = kind in ("vit_h", "tiny")
     if implementation == "shipped":
         return kind != "clip" and way == "auto"
+    if implementation == "int8" and kind == "clip":
+        return False
     return way == "auto" or (kind == "mobile_sam" if way == "unfused" else is_vit)
 
 

@@ -70,7 +70,8 @@ def steps(tiny: bool = False) -> list[Step]:
     return [
         _step(
             "encode",
-            60,
+            80,
+            *("--implementations", "ours", "int8", "shipped"),
             *("--encoders", vit, *([] if tiny else ["mobile_sam", "clip"])),
             *("--ways", "auto", "biased", *dtypes, "--repeats", "1"),
             *("--batches", *(["1"] if tiny else ["1", "8"])),

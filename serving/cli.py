@@ -50,13 +50,8 @@ Policy = Annotated[
     typer.Option(help="Image-token policy: dense, csp, fastv, feather, prumerge, prumerge+, ..."),
 ]
 Preset = Annotated[str, typer.Option(help="Preset of policy csp: 65 or 70 (percent removed).")]
-SamImageSize = Annotated[
-    int | None,
-    typer.Option(
-        help="Pixels of a photo's long side as SAM sees it, 256 to 1024 in steps of 64. Default: "
-        "1024; fewer are faster and make coarser masks (docs/sam_encoders.md)."
-    ),
-]
+SamImageSize = Annotated[int | None, typer.Option(help=serve_options.SAM_IMAGE_SIZE_HELP)]
+SamQuantization = Annotated[str, typer.Option(help=serve_options.SAM_QUANTIZATION_HELP)]
 
 
 @app.command()
@@ -80,6 +75,7 @@ def segment(
     policy: Policy = "",
     preset: Preset = "",
     sam_image_size: SamImageSize = None,
+    sam_quantization: SamQuantization = "",
     base_url: Annotated[
         str, typer.Option(help="Ask this running server instead of starting one.")
     ] = "",
@@ -91,7 +87,9 @@ def segment(
     """
     options: dict[str, Any] = {"mode": mode.value, "show_tokens": show_tokens is not None}
     try:
-        flags = serve_options.policy_flags(policy, preset, sam_image_size=sam_image_size)
+        flags = serve_options.policy_flags(
+            policy, preset, sam_image_size=sam_image_size, sam_quantization=sam_quantization
+        )
         if base_url:
             serve_options.require_own_server(flags)
             answer = ask_server(base_url, image, question, api_key=api_key or None, **options)
@@ -140,6 +138,7 @@ def serve(
         str, typer.Option(help="Its weights: mobile_sam.pt or .safetensors, a folder or a hub id.")
     ] = "",
     sam_image_size: SamImageSize = None,
+    sam_quantization: SamQuantization = "",
     max_body_mb: serve_options.MaxBody = None,
     max_held_body_mb: serve_options.MaxHeldBody = None,
     max_held_requests: serve_options.MaxHeldRequests = None,
@@ -169,6 +168,7 @@ def serve(
             sam_encoder=sam_encoder,
             sam_encoder_weights=sam_encoder_weights,
             sam_image_size=sam_image_size,
+            sam_quantization=sam_quantization,
             server=serve_options.server_section(
                 max_body_mb=max_body_mb,
                 max_held_body_mb=max_held_body_mb,

@@ -43,9 +43,15 @@ class TokenStatistics:
         """The schedule of a request's own policy.
 
         Raises `ValueError` when the server's KV layout, or what its vision tower measures, does not
-        allow it.
+        allow it, and for what only a server can be set to.
         """
         settings = CspConfig.from_section(section, "segmentation.policy")
+        fixed = sorted(settings.model_fields_set & set(CspConfig.model_fields) - {"policy"})
+        if fixed:
+            raise ValueError(
+                f"segmentation.policy: {', '.join(fixed)} can be set when a server starts, not in "
+                "a request, which chooses a policy and its knobs"
+            )
         schedule = schedule_of(settings, self._config)
         if self.schedule.is_dense or schedule.layout != self.schedule.layout:
             raise ValueError(

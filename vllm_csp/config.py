@@ -12,6 +12,7 @@ from vllm_csp.server_settings import ServerSettings
 from vllm_csp.tokens.policies import POLICIES, knobs
 
 SamEncoder = Literal["checkpoint", "mobile_sam"]
+SamQuantization = Literal["none", "int8"]
 ConversationTemplate = Literal["llava_v1", "llava_llama_2"]
 
 # What is said of wrong settings, which a client may have sent; and how many are looked at.
@@ -72,6 +73,9 @@ class CspConfig(BaseModel):
         le=SAM_IMAGE_SIZE,
         multiple_of=64,
         description="Pixels of a photo's long side as SAM sees it. Fewer: faster, coarser masks.",
+    )
+    sam_quantization: SamQuantization = Field(
+        "none", description="int8: linear layers of SAM's image encoder compute in INT8."
     )
 
     @property

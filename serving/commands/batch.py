@@ -124,12 +124,11 @@ def batch(
     ] = "",
     sam_image_size: Annotated[
         int | None,
-        typer.Option(
-            rich_help_panel=SERVER,
-            help="Pixels of a photo's long side as SAM sees it; fewer than 1024 are faster and "
-            "make coarser masks (docs/sam_encoders.md).",
-        ),
+        typer.Option(rich_help_panel=SERVER, help=serve_options.SAM_IMAGE_SIZE_HELP),
     ] = None,
+    sam_quantization: Annotated[
+        str, typer.Option(rich_help_panel=SERVER, help=serve_options.SAM_QUANTIZATION_HELP)
+    ] = "",
     server_flags: Annotated[
         str,
         typer.Option(
@@ -247,7 +246,9 @@ def batch(
         target.check(Path(source), resume=resume)
         if ray and base_url:
             raise UsageError("--ray starts servers of its own: leave --base-url out")
-        chosen = serve_options.policy_flags(policy, preset, sam_image_size=sam_image_size)
+        chosen = serve_options.policy_flags(
+            policy, preset, sam_image_size=sam_image_size, sam_quantization=sam_quantization
+        )
         if base_url:
             serve_options.require_own_server(chosen)
         server = None if base_url else _own_server(checkpoint, chosen, shlex.split(server_flags))

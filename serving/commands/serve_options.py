@@ -16,6 +16,14 @@ def _option(name: str) -> Any:
     return typer.Option(help=f"{field.description} Default: {field.default:g}.")
 
 
+SAM_IMAGE_SIZE_HELP = (
+    "Pixels of a photo's long side as SAM sees it, 256 to 1024 in steps of 64. Default: 1024; "
+    "fewer are faster and make coarser masks (docs/sam_encoders.md)."
+)
+SAM_QUANTIZATION_HELP = (
+    "int8: linear layers of SAM's image encoder compute in INT8, for ViT-H on CPUs without AMX "
+    "(docs/sam_encoders.md). Default: none."
+)
 MaxBody = Annotated[int | None, _option("max_body_mb")]
 MaxHeldBody = Annotated[int | None, _option("max_held_body_mb")]
 MaxHeldRequests = Annotated[int | None, _option("max_held_requests")]
@@ -78,6 +86,6 @@ def require_own_server(settings: Sequence[str]) -> None:
     """
     if settings:
         raise ValueError(
-            "--policy, --preset and --sam-image-size are settings of a server that is started "
-            "here: leave them or --base-url out"
+            "--policy, --preset, --sam-image-size and --sam-quantization are settings of a server "
+            "that is started here: leave them or --base-url out"
         )

@@ -136,6 +136,9 @@ def test_cells_of_encoders_that_do_not_exist_are_left_out() -> None:
     assert not encoders.exists("clip", "ours", "fused", "float32", "kept")
     assert encoders.exists("mobile_sam", "ours", "unfused", "bfloat16", "kept")
     assert not encoders.exists("vit_h", "ours", "unfused", "bfloat16", "kept")
+    assert encoders.exists("vit_h", "int8", "biased", "float32", "kept")
+    assert encoders.exists("mobile_sam@512", "int8", "auto", "bfloat16", "kept")
+    assert not encoders.exists("clip", "int8", "auto", "float32", "kept")
     assert encoders.exists("mobile_sam@512", "ours", "unfused", "float32", "kept")
 
 

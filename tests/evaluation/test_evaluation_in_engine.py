@@ -132,7 +132,9 @@ def scene_question(one: Recording, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("wanted", ["csp:mean=90", "dense:sam_image_size=512"])
+@pytest.mark.parametrize(
+    "wanted", ["csp:mean=90", "dense:sam_image_size=512", "dense:sam_quantization=int8"]
+)
 def test_what_only_an_own_engine_can_do_is_not_asked_of_a_server(
     reasonseg: Path, tmp_path: Path, wanted: str
 ) -> None:

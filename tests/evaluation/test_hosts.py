@@ -17,6 +17,7 @@ TEXTS = (
     "prumerge+:mean=90",
     "dense:image_scale=0.5",
     "dense:sam_image_size=512",
+    "dense:sam_quantization=int8",
 )
 
 
@@ -37,6 +38,7 @@ def test_shared_engines_take_policies_of_their_layout() -> None:
         {"csp:mean=77"},
         {"random:mean=90", "prumerge+:mean=90"},
         {"dense:sam_image_size=512"},
+        {"dense:sam_quantization=int8"},
     ]
 
 
@@ -44,4 +46,4 @@ def test_the_host_measures_what_its_guests_need() -> None:
     runs = [PolicyRun.from_text(text) for text in TEXTS]
     hosts = plan_hosts(runs, SIZE, share=True)
     own = [host.schedules[0].stages[0].selector.name for host in hosts]
-    assert own == ["all", "cls", "seg_first", "grid", "prumerge+", "all"]
+    assert own == ["all", "cls", "seg_first", "grid", "prumerge+", "all", "all"]

@@ -10,6 +10,7 @@ import pytest
 
 from vllm_csp.evaluation.engine import plan_hosts
 from vllm_csp.evaluation.policy_run import PolicyRun, engine_section, read_policy_runs
+from vllm_csp.evaluation.sam_options import SamOptions
 from vllm_csp.tokens import policy
 
 SIZES = [(12, 256), (32, 256), (40, 576)]
@@ -37,7 +38,14 @@ SIZES = [(12, 256), (32, 256), (40, 576)]
         ("random:mean=90", PolicyRun("random:mean=90", "random", {}, mean=90)),
         ("random:keep=64", PolicyRun("random:keep=64", "random", {}, kept=64)),
         ("dense:image_scale=0.6", PolicyRun("dense:image_scale=0.6", image_scale=0.6)),
-        ("dense:sam_image_size=512", PolicyRun("dense:sam_image_size=512", sam_image_size=512)),
+        (
+            "dense:sam_image_size=512",
+            PolicyRun("dense:sam_image_size=512", sam=SamOptions(sam_image_size=512)),
+        ),
+        (
+            "dense:sam_quantization=int8",
+            PolicyRun("dense:sam_quantization=int8", sam=SamOptions(sam_quantization="int8")),
+        ),
     ],
 )
 def test_text(text: str, expected: PolicyRun) -> None:
@@ -54,6 +62,7 @@ def test_text(text: str, expected: PolicyRun) -> None:
         ("dense:image_scale=0", "image_scale"),
         ("dense:sam_image_size=500", "multiple of 64"),
         ("dense:sam_image_size=large", "sam_image_size"),
+        ("dense:sam_quantization=int4", "sam_quantization"),
     ],
 )
 def test_wrong_text_says_what_is_wrong(text: str, message: str) -> None:

@@ -67,6 +67,7 @@ def test_another_worker_extension_is_refused_with_the_way_out(published: Publish
         ({"sam_image_size": 128}, "sam_image_size: .*256"),
         ({"sam_image_size": 2048}, "sam_image_size: .*1024"),
         ({"sam_image_size": 500}, "sam_image_size: .*multiple of 64"),
+        ({"sam_quantization": "fp8"}, "sam_quantization: .*'none' or 'int8'"),
         ("dense", "must be an object"),
     ],
 )

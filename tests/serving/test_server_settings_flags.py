@@ -31,7 +31,24 @@ def test_sizes_that_cannot_be_are_refused(size: str) -> None:
     assert done.exit_code == 2 and "sam_image_size" in done.stderr
 
 
-@pytest.mark.parametrize("option", [("--policy", "csp"), ("--sam-image-size", "512")])
+def test_int8_arrives_as_a_setting_and_other_numbers_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(cli, "run_server", lambda checkpoint, flags: started.append(list(flags)))
+    assert RUNNER.invoke(cli.app, ["serve", "a", "--sam-quantization", "int8"]).exit_code == 0
+    given = json.loads(started[0][started[0].index("--additional-config") + 1])
+    assert given == {"csp": {"sam_quantization": "int8"}}
+    refused = RUNNER.invoke(cli.app, ["serve", "a", "--sam-quantization", "int4"])
+    assert refused.exit_code == 2
+    said = " ".join(refused.stderr.split())
+    assert "sam_quantization: Input should be 'none' or 'int8'" in said
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--policy", "csp"), ("--sam-image-size", "512"), ("--sam-quantization", "int8")],
+)
 def test_a_running_server_is_not_set(tmp_path: Path, option: tuple[str, str]) -> None:
     photo = tmp_path / "photo.png"
     Image.new("RGB", (8, 8)).save(photo)

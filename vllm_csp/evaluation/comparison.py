@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from vllm_csp.evaluation.asker import Asker
@@ -70,8 +70,12 @@ def compare(
 
 def _setting(run: PolicyRun, common: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     schedule = run.schedule(*size).model_dump_json()
-    sizes = {"image_scale": run.image_scale, "sam_image_size": run.sam_image_size}
-    return {**common, **sizes, "schedule": schedule}
+    return {
+        **common,
+        "image_scale": run.image_scale,
+        **asdict(run.sam),
+        "schedule": schedule,
+    }
 
 
 def _answered(

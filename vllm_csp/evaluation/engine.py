@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vllm_csp.config import ConversationTemplate
@@ -50,7 +50,7 @@ def plan_hosts(
 ) -> list[Host]:
     """Which runs are answered by one engine: each by its own, or as few engines as can be.
 
-    An engine has one size of SAM's images, and can follow other schedules of its own layout that
+    An engine has one SAM, and can follow other schedules of its own layout that
     need no more of the vision tower (`docs/policies.md`, "Per request").
     Raises: ValueError for impossible policies, of all runs.
     """
@@ -61,8 +61,8 @@ def plan_hosts(
     # Those that need most go first: they can take in the others.
     for index in sorted(range(len(runs)), key=lambda i: -len(vision_needs(schedules[i]))):
         for group in groups:
-            same_size = runs[group[0]].sam_image_size == runs[index].sam_image_size
-            if same_size and _follows(schedules[group[0]], schedules[index]):
+            same_sam = runs[group[0]].sam == runs[index].sam
+            if same_sam and _follows(schedules[group[0]], schedules[index]):
                 group.append(index)
                 break
         else:
@@ -89,7 +89,7 @@ class EngineAsker:
         section = {
             **engine_section(host.schedules[0]),
             "embedding_cache_size": options.images_in_flight,
-            "sam_image_size": host.runs[0].sam_image_size,
+            **asdict(host.runs[0].sam),
         }
         self._options = options
         # The host's own schedule is what the engine follows unasked.

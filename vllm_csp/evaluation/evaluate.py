@@ -24,9 +24,9 @@ from vllm_csp.evaluation.policy_run import PolicyRun
 from vllm_csp.evaluation.report import Row, write_report
 from vllm_csp.evaluation.result_store import ResultStore, folder_state
 from vllm_csp.evaluation.runner import Pace, Runner
+from vllm_csp.evaluation.sam_options import SamOptions
 from vllm_csp.evaluation.server_asker import ServerAsker
 from vllm_csp.evaluation.terminal import TerminalProgress, comparison_table
-from vllm_csp.images import SAM_IMAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def _ask_server(evaluation: Evaluation, progress: TerminalProgress) -> list[Poli
     runs = evaluation.runs
     if any(run.mean is not None or run.kept is not None for run in runs):
         raise ValueError("budgets (mean, keep) need the model: use --checkpoint, or give knobs")
-    if any(run.sam_image_size != SAM_IMAGE_SIZE for run in runs):
-        raise ValueError("sam_image_size is chosen when a server starts: use --checkpoint")
+    if any(run.sam != SamOptions() for run in runs):
+        raise ValueError("settings of SAM are chosen when a server starts: use --checkpoint")
     settings = [
         {"policy": run.policy, **run.knobs} if run.policy != "dense" else {} for run in runs
     ]

@@ -12,7 +12,7 @@ import numpy as np
 from vllm_csp.evaluation.asker import Reply
 from vllm_csp.evaluation.item import Item
 from vllm_csp.evaluation.metrics import Overlap, Scores
-from vllm_csp.images import SAM_IMAGE_SIZE
+from vllm_csp.evaluation.sam_options import SamOptions
 from vllm_csp.masks import decode_mask
 
 
@@ -62,7 +62,7 @@ class PolicyResult:
 
     skipped: questions that the mode cannot ask. seconds: spent asking, without start-up, reading
     and scoring; None when other policies were asked in between and shared the encoders' work.
-    costs: means over the questions, by name. image_scale, sam_image_size: as in `PolicyRun`.
+    costs: means over the questions, by name. image_scale, sam: as in `PolicyRun`.
     forced: the answers were not the model's.
     """
 
@@ -73,7 +73,7 @@ class PolicyResult:
     seconds: float | None = 0.0
     costs: dict[str, float] = field(default_factory=dict)
     image_scale: float = 1.0
-    sam_image_size: int = SAM_IMAGE_SIZE
+    sam: SamOptions = field(default_factory=SamOptions)
     forced: bool = False
 
     @property
@@ -95,7 +95,8 @@ class PolicyResult:
             Outcome(**{**one, "overlaps": tuple(Overlap(**pair) for pair in one["overlaps"])})
             for one in content["outcomes"]
         ]
-        return cls(**{**content, "outcomes": outcomes})
+        sam = SamOptions(**content["sam"])
+        return cls(**{**content, "outcomes": outcomes, "sam": sam})
 
 
 def mean_costs(costs: Sequence[dict[str, Any]]) -> dict[str, float]:

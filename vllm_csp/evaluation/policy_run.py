@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_csp.config import CspConfig
-from vllm_csp.images import SAM_IMAGE_SIZE
+from vllm_csp.evaluation.sam_options import SamOptions
 from vllm_csp.tokens import Schedule, at_kept, at_mean, policy
 
 _LAYERS = re.compile(r"(\d*)L(?:/(\d+))?")
@@ -24,7 +24,7 @@ class PolicyRun:
     policy, knobs: as in the server's `csp` setting; a number of layers may be a share such as
     "L/4". mean or kept: scale the counts to this mean of visual tokens per layer, or to so many
     tokens after the first pruning. image_scale below 1: photos are shrunk by that factor and
-    enlarged again before the model sees them. sam_image_size: the server's setting of that name.
+    enlarged again before the model sees them. sam: settings of the engine.
     """
 
     name: str
@@ -33,7 +33,7 @@ class PolicyRun:
     mean: float | None = None
     kept: int | None = None
     image_scale: float = 1.0
-    sam_image_size: int = SAM_IMAGE_SIZE
+    sam: SamOptions = field(default_factory=SamOptions)
 
     @classmethod
     def from_object(cls, values: Mapping[str, Any]) -> PolicyRun:
@@ -45,13 +45,12 @@ class PolicyRun:
         name, chosen = knobs.pop("name", None), knobs.pop("policy", "dense")
         mean, kept = knobs.pop("mean", None), knobs.pop("keep", None)
         scale = float(knobs.pop("image_scale", 1.0))
-        engine = {"sam_image_size": knobs.pop("sam_image_size", SAM_IMAGE_SIZE)}
-        sam_size = CspConfig.from_section(engine, f"policy {name or chosen}").sam_image_size
+        sam = SamOptions.take(knobs, f"policy {name or chosen}")
         if mean is not None and kept is not None:
             raise ValueError(f"policy {name or chosen}: give `mean` or `keep`, not both")
         if not 0 < scale <= 1:
             raise ValueError(f"policy {name or chosen}: image_scale must be above 0, at most 1")
-        return cls(name or _name_of(values), chosen, knobs, mean, kept, scale, sam_size)
+        return cls(name or _name_of(values), chosen, knobs, mean, kept, scale, sam)
 
     @classmethod
     def from_text(cls, text: str) -> PolicyRun:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def _row(result: PolicyResult, baseline: PolicyResult, resamples: int) -> Row:
         "ciou": round(total.ciou, 6),
         **{name: round(value, 4) for name, value in result.costs.items()},
         "image_scale": result.image_scale,
-        "sam_image_size": result.sam_image_size,
+        **asdict(result.sam),
         "images_per_second": _rate(images, result.seconds),
         "questions_per_second": _rate(len(result.outcomes), result.seconds),
         "images": images,

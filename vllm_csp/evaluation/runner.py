@@ -50,7 +50,7 @@ class Runner:
                 run.name,
                 run.policy,
                 image_scale=run.image_scale,
-                sam_image_size=run.sam_image_size,
+                sam=run.sam,
                 forced=forced,
             )
             for run in runs

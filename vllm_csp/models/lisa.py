@@ -32,6 +32,7 @@ from vllm_csp.config import CspConfig
 from vllm_csp.kv.tracker import BatchTracker
 from vllm_csp.models.clip_pixels import normalise_clip
 from vllm_csp.models.config import LisaConfig
+from vllm_csp.models.int8_linear import use_int8
 from vllm_csp.models.processor import (
     LisaDummyInputs,
     LisaProcessingInfo,
@@ -130,6 +131,8 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             )
             self.mm_projector = build_projector(config)
             self.visual_model = Sam(sam_source.geometry)
+            if settings.sam_quantization == "int8":
+                use_int8(self.visual_model.image_encoder)
         schedule = staged_schedule(vllm_config)
         with self._mark_language_model(vllm_config):
             self.language_model = _language_model(

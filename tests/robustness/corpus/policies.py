@@ -72,6 +72,7 @@ SECTIONS: dict[str, Any] = {
     "a SAM image of 1 pixel": {"policy": "dense", "sam_image_size": 1},
     "a SAM image of a million": {"policy": "dense", "sam_image_size": 1 << 20},
     "a SAM image of a text": {"policy": "dense", "sam_image_size": "small"},
+    "a SAM of four bits": {"policy": "dense", "sam_quantization": "int4"},
     "an unknown encoder": {"policy": "dense", "sam_encoder": "resnet"},
     "an encoder without weights": {"policy": "dense", "sam_encoder": "mobile_sam"},
     "weights without an encoder": {"policy": "dense", "sam_encoder_weights": "/etc/passwd"},
