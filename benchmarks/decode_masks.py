@@ -59,10 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = ("width", "height", "repeats")
     setting = {name: getattr(arguments, name) for name in names}
     setting["checkpoint"] = Path(arguments.checkpoint).name
-    report_rows("decode-masks", "mask decoding", rows, {**setting, "ceiling": cards})
+    report_rows(arguments.result, "mask decoding", rows, {**setting, "ceiling": cards})
     lines = [{**row, "by": f"{row['implementation']} {row['dtype']}"} for row in rows]
     alone = [row for row in lines if row["per_image"] == arguments.per_image[0]]
-    plot_lines(RESULTS / "decode-masks.png", alone, "queries", "ms_per_mask", "by", "mask decoding")
+    plot = RESULTS / f"{arguments.result}.png"
+    plot_lines(plot, alone, "queries", "ms_per_mask", "by", "mask decoding")
 
 
 def _write_work(file: Path, arguments: argparse.Namespace) -> None:
@@ -227,6 +228,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--result", default="decode-masks", help="Name of the files.")
     parser.add_argument("--cell", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)

@@ -40,6 +40,10 @@ JSON: dict[str, tuple[dict[str, Any], str]] = {
         {"policy": {"policy": "csp"}},
         "a request may change how tokens are chosen",
     ),
+    "a setting of the server as a policy": (
+        {"policy": {"policy": "dense", "sam_quantization": "int8", "page": False}},
+        "page, sam_quantization can be set when a server starts",
+    ),
     "a wrong policy": ({"policy": {"policy": "guess"}}, "guess"),
     "not base64": ({"image": "%%%%"}, "base64"),
     "a data URL without base64": ({"image": "data:image/png;base64"}, "Invalid data URL"),
