@@ -70,8 +70,7 @@ def steps(tiny: bool = False) -> list[Step]:
     return [
         _step(
             "encode",
-            80,
-            *("--implementations", "ours", "int8", "shipped"),
+            60,
             *("--encoders", vit, *([] if tiny else ["mobile_sam", "clip"])),
             *("--ways", "auto", "biased", *dtypes, "--repeats", "1"),
             *("--batches", *(["1"] if tiny else ["1", "8"])),
@@ -104,6 +103,13 @@ def steps(tiny: bool = False) -> list[Step]:
             *("--policies", "dense", *([] if tiny else ["csp-65"])),
         ),
         _step(
+            "encode-int8",
+            30,
+            *("--encoders", vit, "--implementations", "ours", "int8", *dtypes, "--repeats", "1"),
+            *("--check", "--result", "encode-int8"),
+            module="encode",
+        ),
+        _step(
             "prefill",
             120,
             *(*size, *([] if tiny else ["--hollow", "--kv-bytes", "24576"]), "--repeats", "1"),
@@ -114,9 +120,11 @@ def steps(tiny: bool = False) -> list[Step]:
     ]
 
 
-def _step(name: str, guess: float, *options: str, results: tuple[str, ...] = ()) -> Step:
-    module = f"benchmarks.{name.replace('-', '_')}"
-    command = (sys.executable, "-m", module, *options)
+def _step(
+    name: str, guess: float, *options: str, results: tuple[str, ...] = (), module: str = ""
+) -> Step:
+    file = (module or name).replace("-", "_")
+    command = (sys.executable, "-m", f"benchmarks.{file}", *options)
     return Step(name, command, guess, results or (f"{name}.json",))
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from benchmarks.sized_name import kind_and_size
 
+IN_INT8 = "dense-int8"
 POLICIES: dict[str, dict[str, Any]] = {
     "dense": {"policy": "dense"},
-    "dense-int8": {"policy": "dense", "sam_quantization": "int8"},
+    IN_INT8: {"policy": "dense", "sam_quantization": "int8"},
     "csp-65": {"policy": "csp", "preset": "65"},
     "csp-65-unshared": {"policy": "csp", "preset": "65", "share_images": False},
     "csp-70": {"policy": "csp", "preset": "70"},

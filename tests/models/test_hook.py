@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 
 from tests.models.published import Published
+from vllm_csp.models import sam_source
 from vllm_csp.models.hook import READOUT_PROCESSOR, WORKER_EXTENSION, LisaEngineHook
 
 
@@ -74,3 +78,32 @@ def test_another_worker_extension_is_refused_with_the_way_out(published: Publish
 def test_wrong_settings_are_named_at_start(published: Published, section: Any, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         configured(published, additional_config={"csp": section})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "said"),
+    [
+        (torch.float32, 90, "--dtype bfloat16"),
+        (torch.bfloat16, 100, "leave sam_quantization out"),
+        (torch.float16, 120, "leave sam_quantization out"),
+        (torch.bfloat16, 90, ""),
+    ],
+)
+def test_int8_is_refused_at_start_where_a_gpu_cannot(
+    published: Published,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    capability: int,
+    said: str,
+) -> None:
+    """What vLLM would know of a GPU is made up; what is refused is not."""
+    config = configured(published, additional_config={"csp": {"sam_quantization": "int8"}})
+    config.model_config.dtype = dtype
+    gpu = SimpleNamespace(
+        is_cpu=lambda: False,
+        is_cuda=lambda: True,
+        has_device_capability=lambda least: capability >= least,
+    )
+    monkeypatch.setattr(sam_source, "current_platform", gpu)
+    with pytest.raises(ValueError, match=said) if said else nullcontext():
+        sam_source.require_encoder(config)

@@ -1,4 +1,4 @@
-"""Settings of a server as options: `--policy`, `--sam-image-size`."""
+"""Settings of a server as options: `--policy`, `--sam-image-size`, `--sam-quantization`."""
 
 from __future__ import annotations
 

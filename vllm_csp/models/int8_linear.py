@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from vllm.model_executor.kernels.linear import init_int8_linear_kernel
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.platforms import current_platform
-from vllm.utils.torch_utils import set_default_torch_dtype
 
 MULTIPLE = 16
 """Kernels on GPUs want rows of so many values."""
@@ -23,7 +22,8 @@ class Int8Linear(nn.Linear):
     """A linear layer that computes in INT8 from `quantize` on.
 
     Parameter names are those of `nn.Linear`, to be loaded; `weight` [N, K] then makes way for what
-    the kernel keeps, with `weight_scale` fp32 [N, 1].
+    the kernel keeps, with `weight_scale` fp32 [N, 1]. On a CPU that is an address: from then on the
+    layer must not be copied, cast or loaded again.
     """
 
     def __init__(self, plain: nn.Linear) -> None:
@@ -41,7 +41,7 @@ class Int8Linear(nn.Linear):
         """Round the weight to INT8; a second call changes nothing."""
         if hasattr(self, "kernel"):
             return
-        # oneDNN takes activations with a zero point as they are; on GPUs that is a pass more.
+        # On a CPU with a zero point: closer after a GELU, and vLLM's way for every dtype and CPU.
         self.kernel = init_int8_linear_kernel(
             is_channelwise=True,
             is_static_input_scheme=False,
@@ -51,20 +51,20 @@ class Int8Linear(nn.Linear):
         weight, largest = self.weight.float(), largest_weight()
         scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / largest
         rounded = (weight / scale).round().to(torch.int8)
-        dtype = self.weight.dtype
         del self.weight
         self.weight = nn.Parameter(rounded, requires_grad=False)
         self.weight_scale = nn.Parameter(scale, requires_grad=False)
-        with set_default_torch_dtype(dtype):
-            self.kernel.process_weights_after_loading(self)
+        self.kernel.process_weights_after_loading(self)
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., K] -> [..., N], same dtype.
 
         On a CPU a row of one and the same value, which no norm gives, comes out as the bias alone.
         """
-        product: Tensor = self.kernel.apply_weights(self, features, self.bias)
-        return product
+        # Kernels differ in how many dimensions they take.
+        rows = features.flatten(end_dim=-2)
+        product: Tensor = self.kernel.apply_weights(self, rows, self.bias)
+        return product.view(*features.shape[:-1], self.out_features)
 
 
 class Int8Method(QuantizeMethodBase):
@@ -103,7 +103,7 @@ def _fits(layer: nn.Linear) -> bool:
 
 
 def largest_weight() -> int:
-    """The largest INT8 weight: 127, or 64 on x86 CPUs without VNNI.
+    """The largest INT8 weight: 127, or 64 on x86 CPUs without AVX-512 VNNI.
 
     There oneDNN adds two products of 8-bit numbers in 16 bits, which larger weights overflow:
     seen as errors of up to 8 % of the output (benchmarks/LOG.md), with 64 there are none.

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+import torch
 from vllm.config import VllmConfig
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.models.utils import WeightsMapper
+from vllm.platforms import current_platform
 
 from vllm_csp.config import CspConfig
 from vllm_csp.models.encoder_file import EncoderFile
@@ -20,6 +22,8 @@ from vllm_csp.sam.vit_geometry import VIT_H
 
 CHECKPOINT_PREFIX = "model.visual_model."
 ENCODER_PREFIX = "sam_encoder."
+NO_INT8 = 100
+"""Blackwell's compute capability, times 10, and of what comes after it."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,24 @@ class SamSource:
 def require_encoder(vllm_config: VllmConfig) -> None:
     """Refuse an image encoder that does not fit when flags are read, before a process starts.
 
-    Raises: as `SamSource.find` does.
+    Raises: as `SamSource.find` does, and ValueError for INT8 where vLLM has no product for it.
     """
     settings = CspConfig.from_additional_config(vllm_config.additional_config)
     if settings.sam_encoder != "checkpoint":
         SamSource.find(vllm_config)
+    if settings.sam_quantization == "int8" and not current_platform.is_cpu():
+        _require_int8(vllm_config.model_config.dtype)
+
+
+def _require_int8(dtype: torch.dtype) -> None:
+    if dtype == torch.float32:
+        raise ValueError(
+            "sam_quantization int8 goes with --dtype bfloat16 or float16 on a GPU, not float32"
+        )
+    if current_platform.is_cuda() and current_platform.has_device_capability(NO_INT8):
+        raise ValueError(
+            "GPUs of this generation have no INT8 products in vLLM: leave sam_quantization out"
+        )
 
 
 def _checkpoint_geometry(vllm_config: VllmConfig) -> SamGeometry:
