@@ -8,18 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.baselines import ReferenceLoop, as_json
-from tests.overlap import iou
-from vllm_csp.masks import encode_mask
-from vllm_csp.mini import MINI
+from tests.models.mini_engine import engine, ious_to_loop, scene_ious
 from vllm_csp.models.int8_linear import Int8Linear, use_int8
 from vllm_csp.sam.encoder_kind import build_encoder
 from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
-from vllm_csp.scenes import make_sample
-from vllm_csp.serving.segmenter import Question, Segmenter
+from vllm_csp.serving.segmenter import Segmenter
 from vllm_csp.standin import SAM
 
 LEAST_IOU = 0.7
@@ -116,45 +111,20 @@ def test_a_vit_gives_nearly_the_same_embedding() -> None:
 
 @pytest.fixture(scope="module")
 def segmenter() -> Iterator[Segmenter]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Both ends of the engine's socket must read it, for as long as they talk.
-        patch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
-        segmenter = Segmenter(
-            str(MINI),
-            enforce_eager=True,
-            max_model_len=1024,
-            kv_cache_memory_bytes=1 << 26,
-            dtype="float32",
-            additional_config={"csp": {"sam_quantization": "int8"}},
-        )
-        yield segmenter
-        segmenter.close()
+    with engine(sam_quantization="int8") as one:
+        yield one
 
 
 def test_masks_of_an_engine_in_int8_are_mostly_right(segmenter: Segmenter) -> None:
-    ious = []
-    for seed in range(1000, 1006):
-        sample = make_sample(seed, "test")
-        questions = [one for one in sample.questions if len(one.masks) == 1]
-        asked = [Question(one.text, sample.image, mode="force") for one in questions]
-        for question, answer in zip(questions, segmenter.ask(asked), strict=True):
-            [mask] = answer.masks
-            ious.append(iou(mask, encode_mask(question.masks[0], 1.0, 0, "rle")))
+    ious = scene_ious(segmenter)
     assert len(ious) > 20 and np.mean(ious) > LEAST_IOU
 
 
 def test_masks_in_int8_are_nearly_those_of_the_plain_loop_in_fp32(segmenter: Segmenter) -> None:
-    sample = make_sample(2000, "test")
-    wanted = [(one.text, sample.image) for one in sample.questions[:4]]
-    loop = ReferenceLoop(MINI, "float32").ask(wanted, 1, force=True)
-    asked = [Question(text, image, mode="force") for text, image in wanted]
-    for reply, answer in zip(loop, segmenter.ask(asked), strict=True):
-        [pair] = zip(as_json(reply.masks), answer.masks, strict=True)
-        assert iou(*pair) > LEAST_IOU_TO_LOOP
+    assert min(ious_to_loop(segmenter)) > LEAST_IOU_TO_LOOP
 
 
 def test_all_linear_layers_of_the_engines_encoder_are_in_int8(segmenter: Segmenter) -> None:
-    segmenter.ask([Question("Where is the sky?", Image.new("RGB", (64, 48)), mode="force")])
     [found] = segmenter.llm.apply_model(kinds)
     assert found == ["Int8Linear"] * 40
 

@@ -15,14 +15,23 @@ from vllm_csp.serving import cli
 RUNNER = CliRunner()
 
 
-def test_the_size_of_sams_images_arrives_as_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("option", "name", "value"),
+    [
+        (("--sam-image-size", "512"), "sam_image_size", 512),
+        (("--sam-quantization", "int8"), "sam_quantization", "int8"),
+    ],
+)
+def test_options_of_sam_arrive_as_settings(
+    monkeypatch: pytest.MonkeyPatch, option: tuple[str, str], name: str, value: object
+) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(cli, "run_server", lambda checkpoint, flags: started.append(list(flags)))
-    assert RUNNER.invoke(cli.app, ["serve", "a", "--sam-image-size", "512"]).exit_code == 0
+    assert RUNNER.invoke(cli.app, ["serve", "a", *option]).exit_code == 0
     [flags] = started
     given = json.loads(flags[flags.index("--additional-config") + 1])
-    assert given == {"csp": {"sam_image_size": 512}}
-    assert CspConfig.from_additional_config(given).sam_image_size == 512
+    assert given == {"csp": {name: value}}
+    assert getattr(CspConfig.from_additional_config(given), name) == value
 
 
 @pytest.mark.parametrize("size", ["0", "500", "4096", "-512"])
@@ -31,17 +40,10 @@ def test_sizes_that_cannot_be_are_refused(size: str) -> None:
     assert done.exit_code == 2 and "sam_image_size" in done.stderr
 
 
-def test_int8_arrives_as_a_setting_and_other_numbers_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    started: list[list[str]] = []
-    monkeypatch.setattr(cli, "run_server", lambda checkpoint, flags: started.append(list(flags)))
-    assert RUNNER.invoke(cli.app, ["serve", "a", "--sam-quantization", "int8"]).exit_code == 0
-    given = json.loads(started[0][started[0].index("--additional-config") + 1])
-    assert given == {"csp": {"sam_quantization": "int8"}}
-    refused = RUNNER.invoke(cli.app, ["serve", "a", "--sam-quantization", "int4"])
-    assert refused.exit_code == 2
-    said = " ".join(refused.stderr.split())
+def test_other_kinds_of_numbers_than_int8_are_refused() -> None:
+    done = RUNNER.invoke(cli.app, ["serve", "a", "--sam-quantization", "int4"])
+    said = " ".join(done.stderr.split())
+    assert done.exit_code == 2
     assert "sam_quantization: Input should be 'none' or 'int8'" in said
 
 
