@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from vllm.config import CompilationMode, CUDAGraphMode, KVTransferConfig
+from vllm.platforms.cpu import CpuPlatform
 
 from tests.kv.harness import engine_config
 
@@ -122,6 +123,35 @@ def test_what_stages_need_is_set(
     assert "prefix caching is off: stages keep different tokens" in log.text
     assert config.compilation_config.mode == CompilationMode.NONE
     assert config.compilation_config.cudagraph_mode == CUDAGraphMode.NONE
+
+
+CAPTURED = CUDAGraphMode.FULL_DECODE_ONLY
+GRAPHS: dict[str, tuple[dict[str, Any], str, CUDAGraphMode]] = {
+    "by-default": ({}, "1", CAPTURED),
+    "of-all-steps": ({"compilation_config": {"cudagraph_mode": "FULL"}}, "1", CAPTURED),
+    "of-pieces": ({"compilation_config": {"cudagraph_mode": "PIECEWISE"}}, "1", CUDAGraphMode.NONE),
+    "none": ({"compilation_config": {"cudagraph_mode": "NONE"}}, "1", CUDAGraphMode.NONE),
+    "eager": ({"enforce_eager": True}, "1", CUDAGraphMode.NONE),
+    "runner-v1": ({}, "0", CUDAGraphMode.NONE),
+}
+
+
+@pytest.mark.parametrize(("flags", "v2", "mode"), GRAPHS.values(), ids=GRAPHS)
+def test_only_decoding_is_captured(
+    folder: Callable[[int], Path],
+    flags: dict[str, Any],
+    v2: str,
+    mode: CUDAGraphMode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where vLLM would capture it and the platform can; how it runs: `tests/runner_v2/`."""
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", v2)
+    # vLLM asks for Triton before it lets V2 be chosen; nothing is run here.
+    monkeypatch.setattr("vllm.config.vllm.HAS_TRITON", True)
+    monkeypatch.setattr(CpuPlatform, "support_static_graph_mode", lambda *args: True)
+    config = engine_config(folder(8), CSP, **flags)
+    assert config.compilation_config.cudagraph_mode == mode
+    assert config.compilation_config.mode == CompilationMode.NONE
 
 
 def test_dense_keeps_prefix_caching(folder: Callable[[int], Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +86,8 @@ class Engine:
         self.steps: list[Step] = []
         self.preempted: list[str] = []
         self._first_layers = list(first_layers)
+        # The running step's requests in batch order, and what was computed of each before it.
+        self._rows: Callable[[], tuple[Sequence[str], Sequence[int]]]
         self._watch()
 
     # --- requests ---
@@ -205,6 +207,7 @@ class Engine:
             return outputs
 
         self.model_runner.execute_model = noting_execute
+        self._watch_rows()
         self.scheduler.schedule = noting_schedule
         self.scheduler.update_from_output = noting_update
         llama = self.model.language_model.model
@@ -212,6 +215,21 @@ class Engine:
         for stage, first in enumerate(self._first_layers):
             hook = self._note_entering(stage)
             self._hooks.append(llama.layers[first].register_forward_pre_hook(hook))
+
+    def _watch_rows(self) -> None:
+        """Runner V1 keeps its batch, V2 makes one for each step."""
+        if hasattr(self.model_runner, "input_batch"):
+            batch = self.model_runner.input_batch
+            self._rows = lambda: (batch.req_ids, batch.num_computed_tokens_cpu)
+            return
+        prepare = self.model_runner.prepare_inputs
+
+        def noting_prepare(*args: Any, **kwargs: Any) -> Any:
+            made = prepare(*args, **kwargs)
+            self._rows = lambda: (made.req_ids, made.num_computed_tokens_np)
+            return made
+
+        self.model_runner.prepare_inputs = noting_prepare
 
     def close(self) -> None:
         """Stop, and let go of the model: vLLM keeps a language model while it refers to ours."""
@@ -241,10 +259,10 @@ class Engine:
 
     def _split(self, positions: list[int]) -> Iterator[tuple[str, slice]]:
         """Rows of each request of the running step, told apart by their positions."""
-        batch = self.model_runner.input_batch
+        names, computed = self._rows()
         begin = 0
-        for row, name in enumerate(batch.req_ids):
-            first = int(batch.num_computed_tokens_cpu[row])
+        for name, before in zip(list(names), computed, strict=False):
+            first = int(before)
             last = first + self._current.num_scheduled_tokens[name]
             end = begin
             while end < len(positions) and first <= positions[end] < last:
@@ -256,13 +274,13 @@ class Engine:
 
     def _note_step(self) -> None:
         step, runner = self.steps[-1], self.model.runner
-        step.order = list(self.model_runner.input_batch.req_ids)
+        step.order = list(self._rows()[0])
         if runner is None:
             return
         plan = runner.tracker.current_plan
         step.slots = {name: one.tolist() for name, one in runner.tracker.slot_mappings.items()}
         for place, row in enumerate(plan.image_requests.tolist()):
-            name = self.model_runner.input_batch.req_ids[row]
+            name = step.order[row]
             kept = [stage[place].tolist() for stage in runner.selected]
             self.noted[name].kept.append(kept)
 

@@ -21,6 +21,7 @@ from vllm.v1.attention.backend import (
 from vllm.v1.attention.selector import get_attn_backend
 from vllm.v1.kv_cache_interface import KVCacheSpec
 
+from vllm_csp.kv.decode_buffers import DecodeBuffers
 from vllm_csp.kv.spec import StageSpec
 from vllm_csp.kv.tracker import BatchTracker, tracker_of
 from vllm_csp.tokens.plan import StagePlan, on_device
@@ -45,12 +46,16 @@ def staged_backend(base: type[AttentionBackend]) -> type[AttentionBackend]:
             assert tracker is not None, "staged layers without a tracker"
             self._tracker: BatchTracker = tracker
             self._stage: int = kv_cache_spec.stage
+            self._decodes = DecodeBuffers(vllm_config.scheduler_config.max_num_seqs, device)
 
         @classmethod
         def get_cudagraph_support(
             cls, vllm_config: VllmConfig, kv_cache_spec: KVCacheSpec
         ) -> AttentionCGSupport:
-            return AttentionCGSupport.NEVER
+            # Prefills gather other rows in every step; decoding has one row in every stage.
+            most = AttentionCGSupport.UNIFORM_SINGLE_TOKEN_DECODE
+            of_base = super().get_cudagraph_support(vllm_config, kv_cache_spec)
+            return min(of_base, most, key=lambda support: support.value)
 
         def build(
             self,
@@ -61,10 +66,30 @@ def staged_backend(base: type[AttentionBackend]) -> type[AttentionBackend]:
             common = common_attn_metadata
             plan = self._tracker.plan(common.query_start_loc_cpu, _host_seq_lens(common))
             stage = plan.stages[self._stage]
-            compact = _compact(common, stage, self.kv_cache_spec.block_size)
+            if plan.only_decodes:
+                compact = self._decoding(common, stage)
+            else:
+                compact = _compact(common, stage, self.kv_cache_spec.block_size)
             for name in self.layer_names:
                 self._tracker.slot_mappings[name] = compact.slot_mapping
             return super().build(0, compact, fast_build)
+
+        def _decoding(
+            self, common: CommonAttentionMetadata, stage: StagePlan
+        ) -> CommonAttentionMetadata:
+            """One row per request, as in the full batch; with padding, which a graph may need.
+
+            The full batch's bound on lengths stays: a graph is captured with the longest one.
+            """
+            lengths = on_device(stage.seq_lens, common.seq_lens.device)
+            slots = stage.slot_mapping(common.block_table_tensor, self.kv_cache_spec.block_size)
+            seq_lens, slot_mapping = self._decodes.hold(lengths, slots, common.num_actual_tokens)
+            return common.replace(
+                seq_lens=seq_lens,
+                seq_lens_cpu_upper_bound=torch.from_numpy(stage.seq_lens),
+                slot_mapping=slot_mapping,
+                positions=None,
+            )
 
     return subclass_attention_backend("Staged", base, StageMetadataBuilder)
 

@@ -32,16 +32,32 @@ def require_staging(vllm_config: VllmConfig, schedule: Schedule) -> None:
     if vllm_config.cache_config.enable_prefix_caching:
         logger.info("prefix caching is off: stages keep different tokens of a prompt")
         vllm_config.cache_config.enable_prefix_caching = False
-    # Stages gather a step's rows between layers, which compiled or captured graphs cannot follow.
-    from vllm.config import CompilationMode, CUDAGraphMode
-
-    vllm_config.compilation_config.mode = CompilationMode.NONE
-    vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
+    _capture_only_decoding(vllm_config)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warn_of_many_kv_groups(schedule)
     for one in caught:
         logger.warning("%s", one.message)
+
+
+def _capture_only_decoding(vllm_config: VllmConfig) -> None:
+    """Stages gather a step's rows between layers, which compiled code and graphs cannot follow.
+
+    Decoding has one row per request in every stage: its steps may be captured, in model runner V2,
+    whose hooks run outside the model's forward pass.
+    """
+    from vllm.config import CompilationMode, CUDAGraphMode
+
+    compilation = vllm_config.compilation_config
+    compilation.mode = CompilationMode.NONE
+    mode = compilation.cudagraph_mode
+    # None: not chosen by anyone; vLLM itself would capture decoding, but not with `enforce_eager`.
+    wanted = mode is None or mode.decode_mode() == CUDAGraphMode.FULL
+    compilation.cudagraph_mode = (
+        CUDAGraphMode.FULL_DECODE_ONLY
+        if wanted and vllm_config.use_v2_model_runner
+        else CUDAGraphMode.NONE
+    )
 
 
 def _refuse_unsupported(vllm_config: VllmConfig) -> None:

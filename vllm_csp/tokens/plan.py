@@ -204,6 +204,11 @@ class TokenPlan:
             stages=tuple(stages),
         )
 
+    @property
+    def only_decodes(self) -> bool:
+        """Whether no request has more than one row, so that all stages run the same ones."""
+        return len(self.image_requests) == 0 and self.batch.num_scheduled_tokens.max(initial=0) <= 1
+
     def holders(self, stage: int) -> IntArray:
         """For each image, [P], the one of them whose rows it has in a stage; often itself."""
         found: IntArray = np.searchsorted(

@@ -1,0 +1,89 @@
+"""CUDA graphs on a CPU: what runs while one is captured is noted, and run again when replayed.
+
+As in a captured graph no Python of the model runs at replay: the same operators and kernels, of the
+same sizes, on the same tensors. Whatever a step computes anew instead of writing it to where it was
+at capture is missed, as on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
+from triton.runtime.interpreter import GridExecutor
+
+
+class RecordedGraph(TorchDispatchMode):
+    """In place of `torch.cuda.CUDAGraph` and of its capture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replays = 0
+        self._runs: list[Callable[[], None]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator and note it with what it read and wrote."""
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
+        given = {_place(one) for one in _tensors((args, kwargs))}
+        new = [(i, one) for i, one in enumerate(_tensors(made)) if _place(one) not in given]
+
+        def again() -> None:
+            found = _tensors(func(*args, **kwargs))
+            for index, one in new:
+                one.copy_(found[index])
+
+        self._runs.append(again)
+        return made
+
+    def __enter__(self) -> RecordedGraph:
+        """Note kernels of Triton, too."""
+        self._launch = GridExecutor.__call__
+        launch, runs = self._launch, self._runs
+
+        def noting(executor: GridExecutor, *args: Any, **kwargs: Any) -> None:
+            def run() -> None:
+                with _disable_current_modes():
+                    launch(executor, *args, **kwargs)
+
+            run()
+            runs.append(run)
+
+        GridExecutor.__call__ = noting
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """No more is noted."""
+        super().__exit__(kind, error, trace)
+        GridExecutor.__call__ = self._launch
+
+    def replay(self) -> None:
+        """Everything again, in its order."""
+        self.replays += 1
+        for run in self._runs:
+            run()
+
+
+@contextmanager
+def capturing(graph: RecordedGraph, *_: Any, **__: Any) -> Iterator[None]:
+    """In place of `torch.cuda.graph`."""
+    with graph:
+        yield
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [one for one in tree_leaves(values) if isinstance(one, torch.Tensor)]
+
+
+def _place(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
