@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP := $(VENV)/.setup-$(ENGINE)
 
-.PHONY: setup demo test test-slow test-gpu robustness load lint fiftyone clean
+.PHONY: setup demo test test-slow test-v2 test-gpu robustness load lint fiftyone clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -25,6 +25,12 @@ test: setup lint
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Model runner V2, which GPUs run, on a CPU in Triton's interpreter; over an hour.
+test-v2: setup
+	TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1 PYTHONPATH=$(CURDIR)/tests/runner_v2/on_path:$(CURDIR) \
+	$(BIN)/python -m pytest -m 'not gpu and not slow' tests/staged tests/readout tests/parity \
+	tests/serving/test_answers.py tests/serving/test_streams.py tests/serving/test_choices.py
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu

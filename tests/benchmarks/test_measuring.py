@@ -120,6 +120,18 @@ def test_whole_stages_leave_nothing_out() -> None:
     assert ("csp B", "csp A") in parity.pairs(["A", "B"])
     assert ("whole B", "dense B") in parity.pairs(["A", "B"])
     assert ("unshared B", "csp B") in parity.pairs(["A", "B"])
+    assert ("captured B", "csp B") in parity.pairs(["A", "B"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "share"),
+    [([1, 2, 3, 4], [1, 2, 3, 4], 1), ([1, 2, 9, 4], [1, 2, 3, 4], 0.5), ([1], [1, 2], 0.5)],
+    ids=str,
+)
+def test_tokens_count_as_the_same_up_to_the_first_other_one(
+    one: list[int], other: list[int], share: float
+) -> None:
+    assert parity.same_tokens(one, other) == parity.same_tokens(other, one) == share
 
 
 def test_a_cell_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

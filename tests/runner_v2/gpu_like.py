@@ -10,6 +10,7 @@ import pytest
 import torch
 from vllm.config import CompilationMode, CUDAGraphMode
 from vllm.platforms.cpu import CpuPlatform
+from vllm.v1.attention import selector
 from vllm.v1.attention.backends import triton_attn
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.worker.gpu import cudagraph_utils
@@ -30,7 +31,10 @@ def triton_attention() -> Iterator[None]:
         patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
         # Each part of a row's softmax is a program of its own; 16 of them are for a GPU.
         patch.setattr(triton_attn, "NUM_PAR_SOFTMAX_SEGMENTS", 2)
+        # Engines before and after these have the CPU's.
+        selector._cached_get_attn_backend.cache_clear()
         yield
+    selector._cached_get_attn_backend.cache_clear()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Model runner V2 and what else only GPUs choose, in processes of their own, interpreted.
+"""Model runner V2 and what else only GPUs choose: tests in a process of their own, interpreted.
 
 Triton asks for its interpreter, and vLLM for the runner, when they are imported. Slow, as each
 program of a kernel is a piece of Python; `make test-v2` runs more of the tests in the same way.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -20,28 +22,48 @@ ON_V2 = {
     "VLLM_USE_V2_MODEL_RUNNER": "1",
     "PYTHONPATH": os.pathsep.join((str(HERE / "on_path"), str(ROOT))),
 }
+EQUAL = "tests/staged/test_engine_equals_reference.py"
+# csp's stages differ in all that a runner tells them.
+RUN = (
+    f"{EQUAL}::test_greedy_tokens[csp-65]",
+    f"{EQUAL}::test_kept_tokens[csp-65]",
+    f"{EQUAL}::test_states_at_every_stage_boundary[csp-65]",
+    "tests/runner_v2/asynchronous.py::test_steps_scheduled_ahead_are_the_reference_s",
+    "tests/runner_v2/captured_decoding.py::test_replayed_steps_are_the_reference_s",
+)
 
 
-def passes(*what: str) -> None:
-    """Fails with pytest's output unless these tests pass on V2, none of them skipped."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *what]
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What became of each test of `RUN`; empty if it passed."""
+    return run_on_v2(tmp_path_factory.mktemp("v2") / "report.xml", RUN)
+
+
+def run_on_v2(report: Path, tests: Sequence[str]) -> dict[str, str]:
+    """By name what went wrong in each of these tests, nothing if it passed."""
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *tests]
+    command += ["-p", "no:cacheprovider"]
     run = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **ON_V2}, text=True, capture_output=True, check=False
     )
-    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert "SKIPPED" not in run.stdout
+    assert report.exists(), run.stdout[-6000:] + run.stderr[-2000:]
+    cases = ElementTree.parse(report).iter("testcase")
+    return {
+        case.attrib["name"]: "".join(
+            ElementTree.tostring(part, "unicode")
+            for part in case
+            if part.tag in ("failure", "error", "skipped")
+        )
+        for case in cases
+    }
 
 
-def test_stages_compute_what_the_reference_does() -> None:
-    """csp, whose stages differ in all that a runner tells them."""
-    chosen = "csp-65 and (greedy or kept or states)"
-    passes("tests/staged/test_engine_equals_reference.py", "-k", chosen)
-
-
-def test_decoding_is_captured_with_triton_s_attention() -> None:
-    passes(str(HERE / "captured_decoding.py"))
+@pytest.mark.parametrize("test", RUN, ids=lambda test: test.split("::")[1])
+def test_holds_on_runner_v2(outcomes: dict[str, str], test: str) -> None:
+    assert outcomes[test.split("::")[1]] == ""
 
 
 @pytest.mark.slow
-def test_masks_of_captured_decoding() -> None:
-    passes(str(HERE / "captured_masks.py"))
+def test_masks_of_captured_decoding(tmp_path: Path) -> None:
+    found = run_on_v2(tmp_path / "report.xml", [str(HERE / "captured_masks.py")])
+    assert list(found.values()) == ["", ""]
