@@ -77,7 +77,7 @@ class _Group:
     def __init__(self, schedule: Schedule, places: list[int], device: torch.device) -> None:
         self.schedule = schedule
         self.places = places
-        self.index = torch.tensor(places, device=device)
+        self.index = on_device(np.array(places), device)
 
 
 class _Step:
@@ -239,19 +239,19 @@ class _Step:
             text_embeddings=text,
             text_mask=mask,
             readout_scores=scores,
-            seeds=torch.tensor(seeds, dtype=torch.int64, device=self.stream.device),
+            seeds=on_device(np.array(seeds, dtype=np.int64), self.stream.device),
             previous=previous,
         )
 
     def _question(self, group: _Group) -> tuple[Tensor, Tensor]:
         """Embeddings [B, S, D] and mask [B, S] of the prompt rows behind each image."""
         batch, owner = self.plan.batch, self.plan.image_requests[group.places]
-        lengths = torch.from_numpy((batch.prompt_len - batch.image_end)[owner])
-        column = torch.arange(int(lengths.max()))
+        lengths = (batch.prompt_len - batch.image_end)[owner]
+        column = np.arange(lengths.max())
         mask = column < lengths[:, None]
-        rows = torch.from_numpy(self.plan.image_rows[group.places, -1:] + 1) + column
-        rows = torch.where(mask, rows, 0).to(self.stream.device)
-        return self.embeds[rows], mask.to(self.stream.device)
+        rows = np.where(mask, self.plan.image_rows[group.places, -1:] + 1 + column, 0)
+        device = self.stream.device
+        return self.embeds[on_device(rows, device)], on_device(mask, device)
 
     def _reactivate(self, group: _Group, kept: Tensor) -> None:
         schedule = group.schedule
