@@ -77,7 +77,7 @@ def steps(tiny: bool = False) -> list[Step]:
         ),
         _step(
             "parity",
-            90,
+            130,
             *("--backends", *backends, "--dtype", "float32" if tiny else "bfloat16"),
             *("--layers", "8", "--hidden", "128" if tiny else "1024"),
             *(["--least", "0.99"] if tiny else []),

@@ -9,16 +9,19 @@ from CUDA graphs, where the other engines run eagerly. Backends must agree with 
 other, and dense with plain transformers (`benchmarks/baselines.py`). `iou` is the mean mask IoU
 with the row named in `against`; a random checkpoint's masks are fine-grained noise, so rounding
 shows more than in a trained one's. `same_tokens` is how much of the greedy answers is the same up
-to the first other token; one that rounding has turned makes all behind it different. The exit code
-is 1 if an IoU is below `--least`, or the tokens of `captured` below `--least-tokens`.
+to the first other token; one that rounding has turned makes all behind it different. `replays` are
+those of graphs while `captured` decoded; its masks are those of prefills, as everyone's. The exit
+code is 1 if an IoU is below `--least`, the tokens of `captured` are below `--least-tokens`, or it
+failed or replayed nothing on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.calls import calls, opened
 from benchmarks.cells import report_cell, run_cell
@@ -28,10 +31,14 @@ from benchmarks.overlap import overlaps
 from benchmarks.report import report_rows
 from benchmarks.systems import POLICIES
 
+if TYPE_CHECKING:
+    from vllm_csp.serving.segmenter import Segmenter
+
 QUESTIONS = 6
 PER_PHOTO = 2
 MOST_TOKENS = 12
-ENGINES = ("dense", "whole", "csp", "unshared", "captured")
+EAGER = ("dense", "whole", "csp", "unshared")
+CAPTURED = "captured"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,15 +49,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     answers: dict[str, list[Any]] = {}
     for backend in ("", *arguments.backends):
-        for engine in ENGINES if backend else ("transformers",):
-            cell = ["--cell", engine, "--backends", backend or "-", "--dtype", arguments.dtype]
-            cell += ["--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
-            answers[f"{engine} {backend}".strip()] = run_cell("benchmarks.parity", cell)
+        for engine in EAGER if backend else ("transformers",):
+            answers[f"{engine} {backend}".strip()] = _ask_in_a_process(engine, backend, arguments)
     rows = [_row(name, other, answers) for name, other in pairs(arguments.backends)]
+    # Last, and each by itself: what has been tried least.
+    rows += [_captured_row(backend, answers, arguments) for backend in arguments.backends]
     names = ("dtype", "layers", "hidden", "least", "least_tokens")
     setting = {name: getattr(arguments, name) for name in names}
     report_rows(arguments.result, "parity of attention backends", rows, setting)
-    sys.exit(any(_is_off(row, arguments) for row in rows))
+    import torch
+
+    sys.exit(any(is_off(row, arguments, torch.cuda.is_available()) for row in rows))
 
 
 def pairs(backends: Sequence[str]) -> list[tuple[str, str]]:
@@ -58,7 +67,7 @@ def pairs(backends: Sequence[str]) -> list[tuple[str, str]]:
     found = []
     for backend in backends:
         found += [(f"dense {backend}", "transformers"), (f"whole {backend}", f"dense {backend}")]
-        found += [(f"{one} {backend}", f"csp {backend}") for one in ("unshared", "captured")]
+        found.append((f"unshared {backend}", f"csp {backend}"))
         if backend != backends[0]:
             found.append((f"csp {backend}", f"csp {backends[0]}"))
     return found
@@ -79,23 +88,43 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         return [{"mask": mask, "tokens": []} for mask in masks]
     from vllm_csp.serving.segmenter import Question, Segmenter
 
+    # In this process, so that replays can be counted.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     [backend] = arguments.backends
     engine = Segmenter(
         checkpoint,
         dtype=arguments.dtype,
         max_model_len=512,
         max_num_seqs=8,
-        enforce_eager=arguments.cell != "captured",
+        enforce_eager=arguments.cell != CAPTURED,
         kv_cache_memory_bytes=1 << 28,
         additional_config={"csp": settings(arguments.cell, arguments.layers)},
         **({} if backend == "-" else {"attention_backend": backend}),
     )
     forced = engine.ask([Question(text, image, mode="force") for text, image in asked])
+    replays = _counted_replays(engine)
     free = engine.ask([Question(text, image, max_tokens=MOST_TOKENS) for text, image in asked])
     return [
-        {"mask": one.masks[0], "tokens": other.token_ids}
+        {"mask": one.masks[0], "tokens": other.token_ids, "replays": len(replays)}
         for one, other in zip(forced, free, strict=True)
     ]
+
+
+def _counted_replays(engine: Segmenter) -> list[Any]:
+    """Fills with the shapes of the CUDA graphs that are replayed from now on."""
+    core: Any = engine.llm.llm_engine.engine_core
+    runner = core.engine_core.model_executor.driver_worker.worker.model_runner
+    replayed: list[Any] = []
+    manager = getattr(runner, "cudagraph_manager", None)
+    if manager is not None:
+        run = manager.run_fullgraph
+
+        def counting(shape: Any) -> Any:
+            replayed.append(shape)
+            return run(shape)
+
+        manager.run_fullgraph = counting
+    return replayed
 
 
 def settings(engine: str, layers: int) -> dict[str, Any]:
@@ -109,31 +138,62 @@ def settings(engine: str, layers: int) -> dict[str, Any]:
     return {"policy": "custom", **whole.model_dump(mode="json", include={"stages", "scatter"})}
 
 
+def _ask_in_a_process(
+    engine: str, backend: str, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    cell = ["--cell", engine, "--backends", backend or "-", "--dtype", arguments.dtype]
+    cell += ["--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
+    answers: list[dict[str, Any]] = run_cell("benchmarks.parity", cell)
+    return answers
+
+
 def _row(name: str, other: str, answers: dict[str, list[Any]]) -> dict[str, Any]:
-    pairs = list(zip(answers[name], answers[other], strict=True))
-    ious = overlaps([one["mask"] for one, _ in pairs], [one["mask"] for _, one in pairs])
-    tokens = [same_tokens(one["tokens"], two["tokens"]) for one, two in pairs if two["tokens"]]
+    asked = list(zip(answers[name], answers[other], strict=True))
+    ious = overlaps([one["mask"] for one, _ in asked], [two["mask"] for _, two in asked])
+    tokens = [same_tokens(one["tokens"], two["tokens"]) for one, two in asked]
     return {
         "engine": name,
         "against": other,
         "masks": len(ious),
         "iou": round(sum(ious) / len(ious), 4),
         "least_iou": round(min(ious), 4),
-        "same_tokens": round(sum(tokens) / len(tokens), 4) if tokens else None,
+        # Transformers is asked for masks only.
+        "same_tokens": None if other == "transformers" else round(sum(tokens) / len(tokens), 4),
+        "replays": 0,
+        "wrong": "",
     }
+
+
+def _captured_row(
+    backend: str, answers: dict[str, list[Any]], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """csp that decodes from graphs, against csp; `wrong` says why if it could not run."""
+    try:
+        found = _ask_in_a_process(CAPTURED, backend, arguments)
+    except SystemExit as failure:
+        found, wrong = answers[f"csp {backend}"], str(failure)[-500:]
+    else:
+        wrong = ""
+    row = _row(CAPTURED, "csp", {CAPTURED: found, "csp": answers[f"csp {backend}"]})
+    replays = 0 if wrong else found[0]["replays"]
+    names = {"engine": f"{CAPTURED} {backend}", "against": f"csp {backend}"}
+    return {**row, **names, "replays": replays, "wrong": wrong}
 
 
 def same_tokens(one: Sequence[int], other: Sequence[int]) -> float:
     """The share of the longer answer that is the same in both from the start, 0 to 1."""
     equal = [a == b for a, b in zip(one, other, strict=False)]
     same = equal.index(False) if False in equal else len(equal)
-    return same / max(len(one), len(other))
+    return same / max(len(one), len(other)) if one or other else 1.0
 
 
-def _is_off(row: dict[str, Any], arguments: argparse.Namespace) -> bool:
-    captured = row["engine"].startswith("captured ")
-    too_early = captured and row["same_tokens"] < arguments.least_tokens
-    return row["iou"] < arguments.least or too_early
+def is_off(row: dict[str, Any], arguments: argparse.Namespace, with_graphs: bool) -> bool:
+    """Whether a row says that two engines differ; with_graphs: decoding can be captured here."""
+    too_early = too_few = False
+    if row["engine"].startswith(CAPTURED):
+        too_early = row["same_tokens"] < arguments.least_tokens
+        too_few = with_graphs and row["replays"] == 0
+    return bool(row["wrong"]) or row["iou"] < arguments.least or too_early or too_few
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -148,7 +208,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--least", type=float, default=0.9)
     parser.add_argument("--least-tokens", type=float, default=0.5)
     parser.add_argument("--result", default="parity", help="Name of the files.")
-    parser.add_argument("--cell", choices=["transformers", *ENGINES])
+    parser.add_argument("--cell", choices=["transformers", *EAGER, CAPTURED])
     return parser.parse_args(argv)
 
 

@@ -120,18 +120,43 @@ def test_whole_stages_leave_nothing_out() -> None:
     assert ("csp B", "csp A") in parity.pairs(["A", "B"])
     assert ("whole B", "dense B") in parity.pairs(["A", "B"])
     assert ("unshared B", "csp B") in parity.pairs(["A", "B"])
-    assert ("captured B", "csp B") in parity.pairs(["A", "B"])
 
 
 @pytest.mark.parametrize(
     ("one", "other", "share"),
-    [([1, 2, 3, 4], [1, 2, 3, 4], 1), ([1, 2, 9, 4], [1, 2, 3, 4], 0.5), ([1], [1, 2], 0.5)],
+    [
+        ([1, 2, 3, 4], [1, 2, 3, 4], 1),
+        ([1, 2, 9, 4], [1, 2, 3, 4], 0.5),
+        ([1], [1, 2], 0.5),
+        ([], [1], 0),
+        ([], [], 1),
+    ],
     ids=str,
 )
 def test_tokens_count_as_the_same_up_to_the_first_other_one(
     one: list[int], other: list[int], share: float
 ) -> None:
     assert parity.same_tokens(one, other) == parity.same_tokens(other, one) == share
+
+
+GOOD = {"engine": "captured A", "iou": 1.0, "same_tokens": 0.9, "replays": 5, "wrong": ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "with_graphs", "off"),
+    [
+        ({}, True, False),
+        ({"replays": 0}, True, True),
+        ({"replays": 0}, False, False),
+        ({"same_tokens": 0.2}, True, True),
+        ({"engine": "unshared A", "same_tokens": 0.2, "replays": 0}, True, False),
+        ({"iou": 0.5}, True, True),
+        ({"wrong": "out of memory"}, True, True),
+    ],
+    ids=str,
+)
+def test_parity_is_off(change: dict[str, Any], with_graphs: bool, off: bool) -> None:
+    assert parity.is_off({**GOOD, **change}, parity.parse([]), with_graphs) == off
 
 
 def test_a_cell_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_schedules_that_do_not_fit(
 def test_what_stages_need_is_set(
     folder: Callable[[int], Path], log: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever was asked for: prompts in one step, no sharing of blocks, no captured graphs."""
+    """Whatever was asked for: prompts in one step, no sharing of blocks, nothing compiled."""
     config = engine_config(
         folder(8),
         CSP,
@@ -122,7 +122,6 @@ def test_what_stages_need_is_set(
     assert not config.cache_config.enable_prefix_caching
     assert "prefix caching is off: stages keep different tokens" in log.text
     assert config.compilation_config.mode == CompilationMode.NONE
-    assert config.compilation_config.cudagraph_mode == CUDAGraphMode.NONE
 
 
 CAPTURED = CUDAGraphMode.FULL_DECODE_ONLY
@@ -131,6 +130,8 @@ GRAPHS: dict[str, tuple[dict[str, Any], str, CUDAGraphMode]] = {
     "of-all-steps": ({"compilation_config": {"cudagraph_mode": "FULL"}}, "1", CAPTURED),
     "of-pieces": ({"compilation_config": {"cudagraph_mode": "PIECEWISE"}}, "1", CUDAGraphMode.NONE),
     "none": ({"compilation_config": {"cudagraph_mode": "NONE"}}, "1", CUDAGraphMode.NONE),
+    "level-1": ({"optimization_level": 1}, "1", CUDAGraphMode.NONE),
+    "level-0": ({"optimization_level": 0}, "1", CUDAGraphMode.NONE),
     "eager": ({"enforce_eager": True}, "1", CUDAGraphMode.NONE),
     "runner-v1": ({}, "0", CUDAGraphMode.NONE),
 }

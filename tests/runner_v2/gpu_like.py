@@ -17,7 +17,7 @@ from vllm.v1.worker.gpu import cudagraph_utils
 
 from tests.runner_v2.recorded_graph import RecordedGraph, capturing
 
-CAPTURE = {"cudagraph_capture_sizes": [3]}
+CAPTURE = {"cudagraph_capture_sizes": [1, 3]}
 
 
 @contextmanager
@@ -60,8 +60,8 @@ def recorded_graphs() -> Iterator[None]:
         yield
 
 
-def capture(runner: Any) -> dict[Any, RecordedGraph]:
-    """The graphs of a runner, made as at the start of an engine on a GPU."""
+def capture(runner: Any) -> dict[int, RecordedGraph]:
+    """The graphs of a runner by size, made as at the start of an engine on a GPU."""
     manager = runner.cudagraph_manager
     assert manager.cudagraph_mode == CUDAGraphMode.FULL_DECODE_ONLY
     assert runner.vllm_config.compilation_config.mode == CompilationMode.NONE
@@ -74,4 +74,4 @@ def capture(runner: Any) -> dict[Any, RecordedGraph]:
         runner.attn_groups,
         runner.kv_cache_config,
     )
-    return dict(manager.graphs)
+    return {shape.num_tokens: graph for shape, graph in manager.graphs.items()}

@@ -14,6 +14,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from vllm.platforms import current_platform
+
+# The CPU's platform is made to look like a GPU's; beside a GPU there is no need.
+pytestmark = pytest.mark.skipif(not current_platform.is_cpu(), reason="for the CPU engine")
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -77,9 +77,10 @@ def staged_backend(base: type[AttentionBackend]) -> type[AttentionBackend]:
         def _decoding(
             self, common: CommonAttentionMetadata, stage: StagePlan
         ) -> CommonAttentionMetadata:
-            """One row per request, as in the full batch; with padding, which a graph may need.
+            """One row per request, as in the full batch, whose `query_start_loc` [R + 1] stays.
 
-            The full batch's bound on lengths stays: a graph is captured with the longest one.
+            With what pads a graph: lengths [R], slots [`num_actual_tokens`]. The full batch's bound
+            on lengths stays, too: a graph is captured with the longest one.
             """
             lengths = on_device(stage.seq_lens, common.seq_lens.device)
             slots = stage.slot_mapping(common.block_table_tensor, self.kv_cache_spec.block_size)

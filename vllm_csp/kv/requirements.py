@@ -43,16 +43,19 @@ def require_staging(vllm_config: VllmConfig, schedule: Schedule) -> None:
 def _capture_only_decoding(vllm_config: VllmConfig) -> None:
     """Stages gather a step's rows between layers, which compiled code and graphs cannot follow.
 
-    Decoding has one row per request in every stage: its steps may be captured, in model runner V2,
-    whose hooks run outside the model's forward pass.
+    Decoding has one row per request in every stage: its steps may be captured, where vLLM would
+    capture them. In model runner V2 only: V1 says nothing of the dummy steps that it captures, so
+    that they would be planned as the step before them.
     """
     from vllm.config import CompilationMode, CUDAGraphMode
+    from vllm.config.vllm import OptimizationLevel
 
     compilation = vllm_config.compilation_config
     compilation.mode = CompilationMode.NONE
     mode = compilation.cudagraph_mode
-    # None: not chosen by anyone; vLLM itself would capture decoding, but not with `enforce_eager`.
-    wanted = mode is None or mode.decode_mode() == CUDAGraphMode.FULL
+    # Not chosen by anyone: vLLM's defaults come later, and by level.
+    by_level = mode is None and vllm_config.optimization_level >= OptimizationLevel.O2
+    wanted = by_level or (mode is not None and mode.decode_mode() == CUDAGraphMode.FULL)
     compilation.cudagraph_mode = (
         CUDAGraphMode.FULL_DECODE_ONLY
         if wanted and vllm_config.use_v2_model_runner

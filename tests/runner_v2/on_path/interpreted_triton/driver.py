@@ -7,12 +7,12 @@ from triton.backends.driver import DriverBase
 
 
 class InterpretedDriver(DriverBase):
-    """A device that is always there and runs nothing itself."""
+    """A device that is there where no other is, and runs nothing itself."""
 
     @classmethod
     def is_active(cls) -> bool:
-        """Always."""
-        return True
+        """Triton wants exactly one."""
+        return not torch.cuda.is_available()
 
     def get_active_torch_device(self) -> torch.device:
         """Where the interpreter's tensors are."""
