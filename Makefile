@@ -29,7 +29,7 @@ test-slow: setup
 # Model runner V2, which GPUs run, on a CPU in Triton's interpreter; over an hour.
 test-v2: setup
 	TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1 PYTHONPATH=$(CURDIR)/tests/runner_v2/on_path:$(CURDIR) \
-	$(BIN)/python -m pytest -m 'not gpu and not slow' tests/staged tests/readout tests/parity \
+	$(BIN)/python -m pytest -m 'not gpu and not slow' tests/staged \
 	tests/serving/test_answers.py tests/serving/test_streams.py tests/serving/test_choices.py
 
 test-gpu: setup
