@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/vllm-csp demo
 
 test: setup lint
-	$(BIN)/python -m pytest -m 'not gpu and not slow'
+	$(BIN)/python -m pytest -m 'not gpu and not slow' --durations=20
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -33,6 +33,7 @@ RUN = (
     f"{EQUAL}::test_kept_tokens[csp-65]",
     f"{EQUAL}::test_states_at_every_stage_boundary[csp-65]",
     "tests/runner_v2/asynchronous.py::test_steps_scheduled_ahead_are_the_reference_s",
+    "tests/runner_v2/shared_images.py::test_a_shared_photo_is_written_to_both_requests",
     "tests/runner_v2/captured_decoding.py::test_replayed_steps_are_the_reference_s",
 )
 
