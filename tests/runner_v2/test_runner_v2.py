@@ -69,6 +69,7 @@ def test_holds_on_runner_v2(outcomes: dict[str, str], test: str) -> None:
 
 
 @pytest.mark.slow
-def test_masks_of_captured_decoding(tmp_path: Path) -> None:
-    found = run_on_v2(tmp_path / "report.xml", [str(HERE / "captured_masks.py")])
-    assert list(found.values()) == ["", ""]
+@pytest.mark.parametrize("policy", ["dense", "csp"])
+def test_masks_of_captured_decoding(policy: str, tmp_path: Path) -> None:
+    test = f"tests/runner_v2/captured_masks.py::test_masks_are_those_of_eager_steps[{policy}]"
+    assert list(run_on_v2(tmp_path / "report.xml", [test]).values()) == [""]
