@@ -168,16 +168,14 @@ def _captured_row(
     backend: str, answers: dict[str, list[Any]], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """csp that decodes from graphs, against csp; `wrong` says why if it could not run."""
+    name, other = f"{CAPTURED} {backend}", f"csp {backend}"
     try:
         found = _ask_in_a_process(CAPTURED, backend, arguments)
     except SystemExit as failure:
-        found, wrong = answers[f"csp {backend}"], str(failure)[-500:]
-    else:
-        wrong = ""
-    row = _row(CAPTURED, "csp", {CAPTURED: found, "csp": answers[f"csp {backend}"]})
-    replays = 0 if wrong else found[0]["replays"]
-    names = {"engine": f"{CAPTURED} {backend}", "against": f"csp {backend}"}
-    return {**row, **names, "replays": replays, "wrong": wrong}
+        compared = dict.fromkeys(("iou", "least_iou", "same_tokens"))
+        row = {"engine": name, "against": other, "masks": 0, **compared, "replays": 0}
+        return {**row, "wrong": str(failure)[-500:]}
+    return {**_row(name, other, {**answers, name: found}), "replays": found[0]["replays"]}
 
 
 def same_tokens(one: Sequence[int], other: Sequence[int]) -> float:
@@ -189,11 +187,12 @@ def same_tokens(one: Sequence[int], other: Sequence[int]) -> float:
 
 def is_off(row: dict[str, Any], arguments: argparse.Namespace, with_graphs: bool) -> bool:
     """Whether a row says that two engines differ; with_graphs: decoding can be captured here."""
-    too_early = too_few = False
-    if row["engine"].startswith(CAPTURED):
-        too_early = row["same_tokens"] < arguments.least_tokens
-        too_few = with_graphs and row["replays"] == 0
-    return bool(row["wrong"]) or row["iou"] < arguments.least or too_early or too_few
+    if row["wrong"] or row["iou"] < arguments.least:
+        return True
+    if not row["engine"].startswith(CAPTURED):
+        return False
+    replayed_nothing = with_graphs and row["replays"] == 0
+    return replayed_nothing or row["same_tokens"] < arguments.least_tokens
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
@@ -41,31 +41,18 @@ class RecordedGraph(TorchDispatchMode):
         self._runs.append(again)
         return made
 
-    def __enter__(self) -> RecordedGraph:
-        """Note kernels of Triton, too."""
-        self._launch = GridExecutor.__call__
-        launch, runs = self._launch, self._runs
+    def noting(self, launch: Callable[..., None]) -> Callable[..., None]:
+        """Triton's `launch`, which also notes what it ran; its own operators are part of it."""
 
-        def noting(executor: GridExecutor, *args: Any, **kwargs: Any) -> None:
+        def noted(*args: Any, **kwargs: Any) -> None:
             def run() -> None:
                 with _disable_current_modes():
-                    launch(executor, *args, **kwargs)
+                    launch(*args, **kwargs)
 
             run()
-            runs.append(run)
+            self._runs.append(run)
 
-        GridExecutor.__call__ = noting
-        return super().__enter__()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """No more is noted."""
-        super().__exit__(kind, error, trace)
-        GridExecutor.__call__ = self._launch
+        return noted
 
     def replay(self) -> None:
         """Everything again, in its order."""
@@ -77,7 +64,8 @@ class RecordedGraph(TorchDispatchMode):
 @contextmanager
 def capturing(graph: RecordedGraph, *_: Any, **__: Any) -> Iterator[None]:
     """In place of `torch.cuda.graph`."""
-    with graph:
+    with pytest.MonkeyPatch.context() as patch, graph:
+        patch.setattr(GridExecutor, "__call__", graph.noting(GridExecutor.__call__))
         yield
 
 
