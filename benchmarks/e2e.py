@@ -34,7 +34,14 @@ from benchmarks.overlap import accuracy, overlaps
 from benchmarks.plots import plot_lines
 from benchmarks.report import RESULTS, report_rows
 from benchmarks.served import measure_server
-from benchmarks.systems import BASELINES, IN_INT8, SMALLER, SYSTEMS, system_and_size, system_name
+from benchmarks.systems import (
+    BASELINES,
+    ONLY_IF_NAMED,
+    SMALLER,
+    SYSTEMS,
+    system_and_size,
+    system_name,
+)
 
 TEXT_TOKENS = 60
 
@@ -147,8 +154,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         type=system_name,
         metavar="SYSTEM",
-        help=f"{', '.join(SYSTEMS)}; any with @512, too. Default: all but dense-int8; without "
-        "smaller-image if a checkpoint is given, as its image tower takes one size.",
+        help=f"{', '.join(SYSTEMS)}; any with @512, too. Default: all but "
+        f"{' and '.join(ONLY_IF_NAMED)}; without smaller-image if a checkpoint is given, as its "
+        "image tower takes one size.",
     )
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 4, 16, 64])
     parser.add_argument("--per-image", nargs="+", type=int, default=[1, 8])
@@ -172,7 +180,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     arguments.max_tokens = arguments.max_tokens or arguments.answer_tokens + 3
     if arguments.systems is None:
-        left_out = {IN_INT8, *([SMALLER] if arguments.checkpoint else [])}
+        left_out = {*ONLY_IF_NAMED, *([SMALLER] if arguments.checkpoint else [])}
         arguments.systems = [one for one in SYSTEMS if one not in left_out]
     kinds = {system_and_size(one)[0] for one in arguments.systems}
     if arguments.checkpoint and SMALLER in kinds:

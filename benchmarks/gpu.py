@@ -117,6 +117,13 @@ def steps(tiny: bool = False) -> list[Step]:
             *("--concurrency", *(["1"] if tiny else ["1", "16", "64"])),
             results=("prefill-bfloat16.json" if not tiny else "prefill-bfloat16-128.json",),
         ),
+        _step(
+            "streams",
+            90,
+            *("--systems", "dense", "dense-one-stream", *large, *kv, *some, *seats, *flags),
+            *("--concurrency", clients[-1], "--per-image", "1", "--result", "streams"),
+            module="e2e",
+        ),
     ]
 
 

@@ -7,9 +7,12 @@ from typing import Any
 from benchmarks.sized_name import kind_and_size
 
 IN_INT8 = "dense-int8"
+ONE_STREAM = "dense-one-stream"
+ONLY_IF_NAMED = (IN_INT8, ONE_STREAM)
 POLICIES: dict[str, dict[str, Any]] = {
     "dense": {"policy": "dense"},
     IN_INT8: {"policy": "dense", "sam_quantization": "int8"},
+    ONE_STREAM: {"policy": "dense", "sam_own_stream": False},
     "csp-65": {"policy": "csp", "preset": "65"},
     "csp-65-unshared": {"policy": "csp", "preset": "65", "share_images": False},
     "csp-70": {"policy": "csp", "preset": "70"},

@@ -77,6 +77,11 @@ class CspConfig(BaseModel):
     sam_quantization: SamQuantization = Field(
         "none", description="int8: linear layers of SAM's image encoder compute in INT8."
     )
+    sam_own_stream: bool = Field(
+        True,
+        description="On a GPU SAM's image encoder computes beside the language model, on a stream "
+        "of its own.",
+    )
 
     @property
     def knobs(self) -> dict[str, Any]:

@@ -23,9 +23,9 @@ def test_every_step_is_a_command_that_its_benchmark_understands(tiny: bool) -> N
         importlib.import_module(module).parse(options)
 
 
-def test_all_guesses_but_the_last_fit_the_limit() -> None:
+def test_all_guesses_but_the_last_two_fit_the_limit() -> None:
     guesses = [step.guess for step in gpu.steps()]
-    assert sum(guesses[:-1]) < 540
+    assert sum(guesses[:-2]) < 540
 
 
 def test_the_plugin_is_found_without_being_installed(

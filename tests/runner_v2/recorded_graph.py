@@ -25,6 +25,7 @@ class RecordedGraph(TorchDispatchMode):
         super().__init__()
         self.replays = 0
         self._runs: list[Callable[[], None]] = []
+        self._made: list[torch.Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator and note it with what it read and wrote."""
@@ -32,6 +33,8 @@ class RecordedGraph(TorchDispatchMode):
         made = func(*args, **kwargs)
         given = {_place(one) for one in _tensors((args, kwargs))}
         new = [(i, one) for i, one in enumerate(_tensors(made)) if _place(one) not in given]
+
+        self._made += [one for _, one in new]
 
         def again() -> None:
             found = _tensors(func(*args, **kwargs))
@@ -53,6 +56,10 @@ class RecordedGraph(TorchDispatchMode):
             self._runs.append(run)
 
         return noted
+
+    def made(self) -> list[torch.Tensor]:
+        """What it made: all that it wrote but for what was there before."""
+        return self._made
 
     def replay(self) -> None:
         """Everything again, in its order."""

@@ -40,7 +40,7 @@ from vllm_csp.models.processor import (
     tensor_to_key,
 )
 from vllm_csp.models.projector import build_projector, build_text_hidden_fcs
-from vllm_csp.models.sam_source import SamSource
+from vllm_csp.models.sam_source import SamSource, encode_stream
 from vllm_csp.models.stage_runner import StageRunner
 from vllm_csp.models.staged_llama import StagedLlamaForCausalLM
 from vllm_csp.models.vision_probe import VisionProbe
@@ -154,6 +154,7 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             settings.embedding_cache_size,
             # On a CPU it would be the same memory.
             0 if current_platform.is_cpu() else settings.embedding_host_cache_size,
+            encode_stream(settings),
         )
         self.recorder = Recorder(
             vllm_config.instance_id,

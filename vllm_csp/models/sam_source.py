@@ -16,6 +16,7 @@ from vllm.platforms import current_platform
 from vllm_csp.config import CspConfig
 from vllm_csp.models.encoder_file import EncoderFile
 from vllm_csp.models.weights import checkpoint_shapes, weight_folder, with_prefix
+from vllm_csp.sam.encode_stream import EncodeStream
 from vllm_csp.sam.encoder_kind import read_geometry
 from vllm_csp.sam.geometry import SamGeometry
 from vllm_csp.sam.vit_geometry import VIT_H
@@ -91,6 +92,12 @@ def require_encoder(vllm_config: VllmConfig) -> None:
         SamSource.find(vllm_config)
     if settings.sam_quantization == "int8" and not current_platform.is_cpu():
         _require_int8(vllm_config.model_config.dtype)
+
+
+def encode_stream(settings: CspConfig) -> EncodeStream:
+    """Where images are encoded: on a GPU on a stream of its own, unless told not to."""
+    own = settings.sam_own_stream and current_platform.is_cuda_alike()
+    return EncodeStream(torch.cuda if own else None)
 
 
 def _require_int8(dtype: torch.dtype) -> None:

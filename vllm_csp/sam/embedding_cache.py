@@ -6,18 +6,28 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from vllm_csp.sam.encode_stream import Event
+
 
 @dataclass(frozen=True)
 class ImageEmbedding:
     """SAM's embedding of one image and what is needed to map masks back onto it.
 
     `embedding`: [C, h, w]. `input_size`: (h, w) of the resized image before padding,
-    `original_size`: (H, W); both in pixels.
+    `original_size`: (H, W); both in pixels. `made`: the end of what makes the embedding, if that
+    is another stream's work.
     """
 
     embedding: Tensor
     input_size: tuple[int, int]
     original_size: tuple[int, int]
+    made: Event | None = None
+
+    def in_order(self) -> Tensor:
+        """The embedding, for what the current stream is given from here on."""
+        if self.made is not None:
+            self.made.wait()
+        return self.embedding
 
 
 class EmbeddingCache:
@@ -112,7 +122,8 @@ class EmbeddingCache:
         for key in unpinned[:excess]:
             entry = self._entries.pop(key)
             if self.max_host_entries:
-                self._host[key] = replace(entry, embedding=_to_host(entry.embedding))
+                copy = _to_host(entry.in_order())
+                self._host[key] = replace(entry, embedding=copy, made=None)
         while len(self._host) > self.max_host_entries:
             self._host.popitem(last=False)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from vllm_csp.sam.embedding_cache import EmbeddingCache, ImageEmbedding
+from vllm_csp.sam.encode_stream import EncodeStream
 from vllm_csp.sam.postprocess import fetch_masks, packed_masks
 from vllm_csp.sam.resize import rows_seen
 from vllm_csp.sam.sam import Sam
@@ -29,11 +30,18 @@ class MaskSet:
 class MaskService:
     """Image embeddings by content key, and mask decoding over many images at once."""
 
-    def __init__(self, sam: Sam, cache_size: int, host_cache_size: int = 0) -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        cache_size: int,
+        host_cache_size: int = 0,
+        encode_stream: EncodeStream | None = None,
+    ) -> None:
         # In a tuple, so that the owning module does not register SAM a second time.
         self._sam = (sam,)
         self.embeddings = EmbeddingCache(cache_size, host_cache_size)
         self.encode_seconds = 0.0
+        self._encode_stream = encode_stream or EncodeStream()
 
     @torch.inference_mode()
     def encode(
@@ -55,15 +63,17 @@ class MaskService:
         sam = self._sam[0]
         chosen = [pixels[i] for i in missing.values()]
         at_once = 1 if sam.device.type == "cpu" else len(chosen)
-        embeddings = [
-            embedding
-            for first in range(0, len(chosen), at_once)
-            for embedding in _encode(sam, chosen[first : first + at_once])
-        ]
+        with self._encode_stream.beside(chosen):
+            embeddings = [
+                _channels_last(embedding)
+                for first in range(0, len(chosen), at_once)
+                for embedding in _encode(sam, chosen[first : first + at_once])
+            ]
+        made = self._encode_stream.event()
         for (key, i), embedding in zip(missing.items(), embeddings, strict=True):
             height, width = pixels[i].shape[:2]
-            own = _channels_last(embedding)
-            self.embeddings.put(key, ImageEmbedding(own, (height, width), original_sizes[i]))
+            size = original_sizes[i]
+            self.embeddings.put(key, ImageEmbedding(embedding, (height, width), size, made))
         self.encode_seconds += time.monotonic() - began
 
     @torch.inference_mode()
@@ -80,7 +90,7 @@ class MaskService:
             (rows_seen(height, side, sam.image_size), rows_seen(width, side, sam.image_size))
             for height, width in (image.input_size for image in images)
         ]
-        embeddings = [image.embedding for image in images]
+        embeddings = [image.in_order() for image in images]
         logits, _ = sam.decode(embeddings, torch.cat(list(queries)), owner, seen=seen)
         return logits
 
