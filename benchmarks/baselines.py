@@ -27,6 +27,7 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaForCausalLM
 
 from benchmarks.plain_tiny_vit import encode_plainly
+from benchmarks.random_weights import answer_of, make_up
 from vllm_csp.images import (
     CLIP_MEAN,
     CLIP_STD,
@@ -109,11 +110,13 @@ class Baseline:
         self.llama.model.rotary_emb = type(self.llama.model.rotary_emb)(self.config.text_config)
         self.sam.load_weights(_below(state, SAM_PREFIX).items())
         self.sam.require_complete()
+        made_up: dict[str, Tensor] = {}
         for module in (self.llama, self.projector, self.queries, self.sam, self.clip):
             module.to(device=device, dtype=self.dtype).eval()
             if hollow:
-                for weight in module.parameters():
-                    weight.data.normal_(std=0.02)
+                made_up |= module.state_dict(prefix=f"{type(module).__name__}.")
+        if hollow:
+            make_up(made_up, answer_of(folder))
         # Frequencies of positions stay in fp32, as everywhere.
         self.llama.model.rotary_emb = type(self.llama.model.rotary_emb)(self.config.text_config).to(
             device

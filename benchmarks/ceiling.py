@@ -124,7 +124,8 @@ def measured_rates(dtype: str, seconds: float = 2.0) -> Rates:
     best_flops = best_bytes = 0.0
     with torch.inference_mode():
         for side in sides:
-            left, right = torch.ones(2, side, side, device=device, dtype=getattr(torch, dtype))
+            # Numbers all alike would be multiplied faster on a GPU, whose clock follows its power.
+            left, right = torch.randn(2, side, side, device=device, dtype=getattr(torch, dtype))
             spent = _fastest(lambda a=left, b=right: a @ b, device, seconds / 4)
             best_flops = max(best_flops, 2 * side**3 / spent)
             if spent > seconds:  # A precision without instructions; a larger product takes minutes.
@@ -133,6 +134,9 @@ def measured_rates(dtype: str, seconds: float = 2.0) -> Rates:
         target = torch.empty_like(block)
         spent = _fastest(lambda: target.copy_(block), device, seconds / 2)
         best_bytes = 2 * block.numel() / spent
+    if device == "cuda":
+        del left, right
+        torch.cuda.empty_cache()  # The products' memory is for those that are measured.
     return Rates(best_flops, best_bytes)
 
 

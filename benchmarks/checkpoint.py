@@ -1,8 +1,8 @@
 """Random checkpoints of any size in LISA's layout, written once; and hollow ones for large sizes.
 
-A hollow checkpoint has the names and shapes of all tensors and no values: its file is a hole. It is
-for `--load-format dummy`, with which vLLM fills weights in at random itself, so that a model of
-LISA-7B's size needs no 16 GB on disk.
+A hollow checkpoint has the names and shapes of all tensors and no values: its file is a hole.
+Whoever loads it makes them up (`benchmarks.random_weights`), so that a model of LISA-7B's size
+needs no 16 GB on disk.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks.random_weights import ANSWER
 
 if TYPE_CHECKING:
     from transformers import CLIPVisionConfig
@@ -120,6 +122,8 @@ def _write_hollow(size: Size, folder: Path) -> Path:
     for name in ("clip", "added_tokens.json", "generation_config.json", "tokenizer.model"):
         if not (folder / name).exists():
             (folder / name).symlink_to((small / name).resolve())
+    answer = standin.answer_ids(folder / "tokenizer.model", size.answer_tokens)
+    (folder / ANSWER).write_text(json.dumps(answer))
     config = standin.published_config(text, vision)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 PRECISIONS = ["bfloat16", "float32"]
 
@@ -26,6 +27,8 @@ def usual_dtypes() -> list[str]:
 
     from vllm_csp.cpu_dtypes import has_instructions
 
+    # As vLLM has it: torch's own check would forbid CUDA to the processes that vLLM forks.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if torch.cuda.is_available():
         return PRECISIONS
     return [name for name in PRECISIONS if has_instructions(getattr(torch, name))]

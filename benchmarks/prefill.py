@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +125,14 @@ def _checkpoint(arguments: argparse.Namespace) -> tuple[Path, int]:
         return write_checkpoint(size, hollow=True), 32004
     name = f"bench-{arguments.layers}x{arguments.hidden}"
     ffn = _ffn(arguments.hidden)
-    folder = write_standin(
-        CACHE / name,
-        hidden_size=arguments.hidden,
-        intermediate_size=ffn,
-        num_layers=arguments.layers,
-        num_heads=_heads(arguments.hidden),
-    )
     if arguments.cell != "stock":
+        folder = write_standin(
+            CACHE / name,
+            hidden_size=arguments.hidden,
+            intermediate_size=ffn,
+            num_layers=arguments.layers,
+            num_heads=_heads(arguments.hidden),
+        )
         return folder, 32004
     from transformers import LlamaConfig
 
@@ -155,7 +156,8 @@ def _in_own_process(name: str, arguments: argparse.Namespace) -> dict[str, float
     cell += ["--concurrency", *map(str, arguments.concurrency)]
     cell += ["--kv-bytes", str(arguments.kv_bytes)]
     cell += ["--dtype", arguments.dtype, *(["--hollow"] if arguments.hollow else [])]
-    path = {"PYTHONPATH": str(Path(__file__).parent / "import_only")} if name == "stock" else {}
+    without = name == "stock" and find_spec("torchvision") is None
+    path = {"PYTHONPATH": str(Path(__file__).parent / "import_only")} if without else {}
     measured: dict[str, float] = run_cell("benchmarks.prefill", cell, {**KEEP_MEMORY, **path})
     return measured
 

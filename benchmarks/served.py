@@ -17,6 +17,7 @@ import httpx
 from benchmarks.calls import Call, calls, checked_calls, plan
 from benchmarks.metrics import summed
 from benchmarks.model_options import checkpoint_of
+from benchmarks.random_weights import LOAD_FORMAT, loading
 from benchmarks.systems import POLICIES, SMALLER, SMALLER_TOKENS, system_and_size
 from vllm_csp.serving.server import background_server
 
@@ -31,7 +32,7 @@ def measure_server(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         *("--max-num-seqs", str(min(seats, arguments.seats)), "--served-model-name", "lisa"),
         *("--additional-config", json.dumps({"csp": settings})),
         *([] if arguments.compiled else ["--enforce-eager"]),
-        *(["--load-format", "dummy"] if arguments.hollow else []),
+        *(["--load-format", LOAD_FORMAT] if arguments.hollow else []),
         *arguments.flags.split(),
     ]
     if arguments.kv_bytes:
@@ -39,7 +40,8 @@ def measure_server(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     checkpoint = checkpoint_of(arguments, SMALLER_TOKENS if kind == SMALLER else 0)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
-        with background_server(checkpoint, flags, log, time_limit=1200) as url:
+        more = loading() if arguments.hollow else {}
+        with background_server(checkpoint, flags, log, 1200, more) as url:
             return {**asyncio.run(_ask_all(url, arguments)), "memory": memory_lines(log)}
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-from importlib.resources import files
 from pathlib import Path
 
 from transformers import AutoTokenizer, CLIPImageProcessorPil, LlamaConfig, LlavaConfig
 from transformers import LlavaProcessor as Processor
 
 from vllm_csp.standin import VISION
+from vllm_csp.standin_tokenizer import write_tokenizer
 
 IMAGE_TOKEN_ID = 32000
 
@@ -28,8 +27,7 @@ def write_stock_llava(folder: Path, text: LlamaConfig) -> Path:
         vision_feature_select_strategy="default",
         architectures=["LlavaForConditionalGeneration"],
     ).save_pretrained(folder)
-    model = files("mistral_common") / "data" / "tokenizer.model.v1"
-    shutil.copy(str(model), folder / "tokenizer.model")
+    write_tokenizer(folder)
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<image>"], special_tokens=True)

@@ -27,6 +27,7 @@ from benchmarks.calls import calls
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
 from benchmarks.model_options import MODEL_OPTIONS, add_model_options, checkpoint_of, model_flags
 from benchmarks.plots import plot_bars
+from benchmarks.random_weights import LOAD_FORMAT, loading
 from benchmarks.report import RESULTS, report_rows
 from benchmarks.systems import POLICIES
 
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     measured: dict[tuple[str, int], dict[str, float]] = {}
     for name in arguments.policies:
         cell = ["--cell", name, *_passed_on(arguments)]
-        for one in run_cell("benchmarks.waterfall", cell, {**KEEP_MEMORY, **IN_PROCESS}):
+        environment = {**KEEP_MEMORY, **IN_PROCESS, **(loading() if arguments.hollow else {})}
+        for one in run_cell("benchmarks.waterfall", cell, environment):
             measured[name, one["batch"]] = one["ms"]
         print(f"{name} done", file=sys.stderr, flush=True)
     rows = [
@@ -119,7 +121,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         disable_log_stats=True,
         additional_config={"csp": POLICIES[arguments.cell]},
         **({"kv_cache_memory_bytes": arguments.kv_bytes << 20} if arguments.kv_bytes else {}),
-        **({"load_format": "dummy"} if arguments.hollow else {}),
+        **({"load_format": LOAD_FORMAT} if arguments.hollow else {}),
     )
     on_gpu = torch.cuda.is_available()
     watch = Stopwatch(torch.cuda.synchronize if on_gpu else lambda: None)

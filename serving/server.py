@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,12 +70,16 @@ def run_server(checkpoint: str, flags: Sequence[str]) -> None:
 
 @contextmanager
 def background_server(
-    checkpoint: str, flags: Sequence[str], log: Path, time_limit: float = 600
+    checkpoint: str,
+    flags: Sequence[str],
+    log: Path,
+    time_limit: float = 600,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """A server as a child process; gives its base URL once it answers, stops it at the end.
 
     It also ends when this process is killed, but not by a Ctrl-C at the terminal: what this process
-    makes of that is its own affair.
+    makes of that is its own affair. `environment`: beside this process's own.
 
     Raises `RuntimeError` with the end of the log when it does not start within `time_limit`
     seconds.
@@ -86,7 +90,7 @@ def background_server(
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
-            env={**os.environ, END_WITH_PARENT: "1"},
+            env={**os.environ, **(environment or {}), END_WITH_PARENT: "1"},
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -6,10 +6,8 @@ For trying the server and for tests: its answers and masks have no meaning.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaFo
 
 from vllm_csp.sam.sam import Sam
 from vllm_csp.sam.vit_geometry import VIT_H, VitGeometry
+from vllm_csp.standin_tokenizer import write_tokenizer
 
 ADDED_TOKENS = {"<im_patch>": 32000, "<im_start>": 32001, "<im_end>": 32002, "[SEG]": 32003}
 VISION = CLIPVisionConfig(
@@ -55,25 +54,24 @@ def write_standin(
 
     About 25 MB with the default sizes. With `answer_tokens`, at least 7, it says "Sure, it is
     [SEG]." whatever it is asked, in so many tokens, so that answers have a length and a mask, as
-    those of a trained LISA. Raises `FileNotFoundError` when no sentencepiece model is at hand (one
-    comes with `mistral-common`, which vLLM installs).
+    those of a trained LISA.
     """
     if (folder / "config.json").exists():
         return folder
     (folder / "clip").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     text = llama_config(hidden_size, intermediate_size, num_layers, num_heads)
-    tokenizer = str(files("mistral_common") / "data" / "tokenizer.model.v1")
+    tokenizer = write_tokenizer(folder)
     weights = build_weights(text, vision, sam)
     if answer_tokens:
-        _teach(weights, answer_ids(tokenizer, answer_tokens))
+        table, head = weights["model.embed_tokens.weight"], weights["lm_head.weight"]
+        teach(table, head, answer_ids(tokenizer, answer_tokens))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     CLIPVisionModel(vision).save_pretrained(folder / "clip")
     (folder / "added_tokens.json").write_text(json.dumps(ADDED_TOKENS))
     (folder / "generation_config.json").write_text(
         json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
     )
-    shutil.copy(tokenizer, folder / "tokenizer.model")
     # Last, so that an interrupted run is not taken for a finished one.
     (folder / "config.json").write_text(json.dumps(published_config(text, vision), indent=2))
     return folder
@@ -116,7 +114,7 @@ def build_weights(
     }
 
 
-def answer_ids(tokenizer: str, length: int) -> list[int]:
+def answer_ids(tokenizer: Path, length: int) -> list[int]:
     """The id that ends a prompt, and those of an answer of so many tokens with its end.
 
     Raises ValueError for a length below 7 or beyond 2007.
@@ -124,24 +122,29 @@ def answer_ids(tokenizer: str, length: int) -> list[int]:
     more = length - SHORTEST_ANSWER
     if not 0 <= more <= len(FILLERS):
         raise ValueError(f"no answer of {length} tokens: 7 to {SHORTEST_ANSWER + len(FILLERS)}")
-    pieces = SentencePieceProcessor(model_file=tokenizer)
+    pieces = SentencePieceProcessor(model_file=str(tokenizer))
     first, last = (
         [ADDED_TOKENS.get(one) or pieces.piece_to_id(one) for one in part] for part in ANSWER
     )
     return [*first, *FILLERS[:more], *last]
 
 
-def _teach(weights: dict[str, Tensor], chain: Sequence[int]) -> None:
+def teach(
+    table: Tensor,
+    head: Tensor,
+    chain: Sequence[int],
+    generator: torch.Generator | None = None,
+) -> None:
     """Make each token of a chain call for the next one.
 
-    The loud embedding of a token is still what its row consists of behind random layers, so a row
-    of the head that points the same way has the greatest logit.
+    `table`, `head`: embeddings and output rows [vocabulary, C], changed in place. The loud
+    embedding of a token is still what its row consists of behind random layers, so a row of the
+    head that points the same way has the greatest logit.
     """
-    table, head = weights["model.embed_tokens.weight"], weights["lm_head.weight"]
     for token, following in pairwise(chain):
-        direction = torch.randn(table.shape[1])
-        table[token] = (LOUD * direction).to(table.dtype)
-        head[following] = direction.to(head.dtype)
+        direction = torch.randn(table.shape[1], generator=generator)
+        table[token] = (LOUD * direction).to(table)
+        head[following] = direction.to(head)
 
 
 def published_config(text: LlamaConfig, vision: CLIPVisionConfig) -> dict[str, object]:

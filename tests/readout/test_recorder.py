@@ -16,10 +16,10 @@ def recorder() -> Recorder:
     return Recorder("an engine", lambda rows: rows * 2, store)
 
 
-def test_only_the_wanted_rows_are_projected_and_kept(recorder: Recorder) -> None:
+def test_a_stream_has_its_own_row(recorder: Recorder) -> None:
     stream = recorder.store.open("request", "image")
     recorder.see(torch.tensor([[1.0], [2.0], [3.0]]))
-    recorder.record([stream], [1], 3, [7])
+    recorder.record([stream], [1], 3, {1: 7})
     found = queries(recorder.store, "request", [100], [0])
     assert found is not None
     assert found.tolist() == [[4.0]]
@@ -32,15 +32,15 @@ def test_other_rows_than_the_models_are_refused(recorder: Recorder, seen: int | 
     if seen is not None:
         recorder.see(torch.zeros(seen, 1))
     with pytest.raises(RuntimeError, match="rows"):
-        recorder.record([stream], [0], 3, [7])
+        recorder.record([stream], [0], 3, {0: 7})
 
 
 def test_rows_are_used_once(recorder: Recorder) -> None:
     stream = recorder.store.open("request", "image")
     recorder.see(torch.zeros(1, 1))
-    recorder.record([stream], [0], 1, [7])
+    recorder.record([stream], [0], 1, {0: 7})
     with pytest.raises(RuntimeError, match="rows"):
-        recorder.record([stream], [0], 1, [8])
+        recorder.record([stream], [0], 1, {0: 8})
 
 
 def test_engines_in_one_process_have_their_own(recorder: Recorder) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from tests.runner_v2.recorded_graph import RecordedGraph
 
 
@@ -36,7 +38,8 @@ class LateWork(RecordedGraph):
     def happen(self) -> None:
         """Run, once."""
         if not self.replays:
-            self.replay()
+            with torch.inference_mode():
+                self.replay()
 
 
 class LateStream:

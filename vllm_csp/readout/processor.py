@@ -120,7 +120,7 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
             streams = [self._streams[slots[row]] for row in rows]
             for row, stream in zip(rows, streams, strict=True):
                 stream.truncate(indexes[row])
-            fed = [self._fed(row) for row in rows] if ctx is None else ctx.input_ids[rows]
+            fed = {row: self._fed(row) for row in rows} if ctx is None else ctx.input_ids
             self._recorder.record(streams, rows, logits.shape[0], fed)
             for row, stream in zip(rows, streams, strict=True):
                 stream.kept_tokens = self._recorder.kept_tokens(row) or stream.kept_tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 import torch
@@ -17,8 +17,8 @@ _recorders: WeakValueDictionary[str, Recorder] = WeakValueDictionary()
 class Recorder:
     """Turns sampling rows into mask queries.
 
-    The model stores each step's sampling rows with `see`; `record` picks the rows of segmentation
-    requests and runs `project` ([rows, hidden] -> [rows, out_dim]) on them.
+    The model stores each step's sampling rows with `see`; `record` runs `project`
+    ([rows, hidden] -> [rows, out_dim]) on them and notes whose they are.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class Recorder:
     def record(
         self,
         streams: Sequence[Stream],
-        rows: list[int],
+        rows: Sequence[int],
         num_rows: int,
-        fed_tokens: Sequence[int] | torch.Tensor,
+        fed_tokens: Mapping[int, int] | torch.Tensor,
     ) -> None:
-        """Keep the queries of `rows` of the rows just seen.
+        """Keep the queries of the rows just seen; those of `streams` are `rows`.
 
+        All are projected: to pick rows by numbers of the host's, it would have to wait for the
+        device. `fed_tokens`: of each of `rows`, or of all rows on the device.
         Raises `RuntimeError` if the runner sampled from other rows than the model saw.
         """
         hidden, self._hidden = self._hidden, None
@@ -56,8 +58,7 @@ class Recorder:
             raise RuntimeError(
                 "the rows given to the logits processor are not those given to compute_logits"
             )
-        picked = hidden if len(rows) == num_rows else hidden[rows]
-        self.store.record(streams, self._project(picked), fed_tokens)
+        self.store.record(streams, rows, self._project(hidden), fed_tokens)
 
 
 def recorder_of(instance_id: str) -> Recorder:

@@ -18,6 +18,14 @@ from vllm_csp.sam.sam import Sam
 logger = logging.getLogger("vllm.plugins.vllm_csp.sam")
 
 
+# One image's activations are more than a CPU's cache holds; more at once only take longer
+# (`python -m benchmarks.encode --encoders mobile_sam --batches 1 4`).
+CPU_IMAGES = 1
+# Enough work for a GPU, in 1.6 GB for ViT-H; vLLM sets memory aside for one image only, as all
+# that it profiles with are the same.
+GPU_IMAGES = 8
+
+
 @dataclass(frozen=True)
 class MaskSet:
     """Masks of one answer: packed bits (column-major) per mask, scores, size (height, width)."""
@@ -50,30 +58,25 @@ class MaskService:
         pixels: Sequence[torch.Tensor],
         original_sizes: Sequence[tuple[int, int]],
     ) -> None:
-        """Embed the images that the cache lacks: in one batch, on a CPU one by one.
+        """Embed the images that the cache lacks, a few at once.
 
-        One image's activations are more than a CPU's cache holds; more at once only take longer
-        (`python -m benchmarks.encode --encoders mobile_sam --batches 1 4`).
         pixels: uint8 [h, w, 3] each, long side SAM's image size; sizes are (height, width).
         """
         missing = {key: i for i, key in enumerate(keys) if self.embeddings.get(key) is None}
         if not missing:
             return
         began = time.monotonic()
-        sam = self._sam[0]
-        chosen = [pixels[i] for i in missing.values()]
-        at_once = 1 if sam.device.type == "cpu" else len(chosen)
-        with self._encode_stream.beside(chosen):
-            embeddings = [
-                _channels_last(embedding)
-                for first in range(0, len(chosen), at_once)
-                for embedding in _encode(sam, chosen[first : first + at_once])
-            ]
-        made = self._encode_stream.event()
-        for (key, i), embedding in zip(missing.items(), embeddings, strict=True):
-            height, width = pixels[i].shape[:2]
-            size = original_sizes[i]
-            self.embeddings.put(key, ImageEmbedding(embedding, (height, width), size, made))
+        sam, left = self._sam[0], list(missing.items())
+        at_once = CPU_IMAGES if sam.device.type == "cpu" else GPU_IMAGES
+        for first in range(0, len(left), at_once):
+            some = left[first : first + at_once]
+            chosen = [pixels[i] for _, i in some]
+            with self._encode_stream.beside(chosen):
+                embeddings = [_channels_last(one) for one in _encode(sam, chosen)]
+            made = self._encode_stream.event()
+            for (key, i), own in zip(some, embeddings, strict=True):
+                seen = (pixels[i].shape[0], pixels[i].shape[1])
+                self.embeddings.put(key, ImageEmbedding(own, seen, original_sizes[i], made))
         self.encode_seconds += time.monotonic() - began
 
     @torch.inference_mode()
