@@ -63,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             found[name] = measure_server(name, arguments)
         print(f"{name}: {len(found[name]['rows'])} cells done", file=sys.stderr, flush=True)
+        # After each: what is there is kept, whatever becomes of those that follow.
+        _report(found, arguments, card)
+
+
+def _report(found: dict[str, Any], arguments: argparse.Namespace, card: dict[str, Any]) -> None:
     targets = [target for call in checked_calls(arguments) for target in call.targets]
     rows = [_row(name, cell, found, targets) for name in found for cell in found[name]["rows"]]
     names = ("mode", "max_tokens", "requests", "scenes")

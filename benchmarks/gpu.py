@@ -4,11 +4,11 @@
 
 LISA-7B's geometry with random weights (made by vLLM itself, nothing to download), SAM ViT-H,
 CLIP-L. Steps run most important first; one that may not fit into what is left of the limit is left
-over, and the same command takes it up the next time, as it does a step that failed or was late.
-Logs, the journal, `report.json` and `report.md` go to --output (or $OUT, or
-benchmarks/results/gpu). vLLM must be importable; the plugin need not be installed: its entry points
-are written beside the output. `--tiny` runs the same steps on a tiny geometry, on a CPU too. The
-last line on stdout is the report as one JSON document.
+over, and the same command takes it up the next time, as it does a step that failed or was late; on
+another machine, once gpu.tar.gz has been unpacked in --output there. Logs, the journal, results,
+`report.json` and `report.md` are in that folder. vLLM must be importable; the plugin need not be
+installed: its entry points are written beside the output. `--tiny` runs the same steps on a tiny
+geometry, on a CPU too. The last line on stdout is the report as one JSON document.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS
 from benchmarks.timed_steps import Journal, Step, run_steps, summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +30,8 @@ NEEDED = (
     *("vllm", "torch", "transformers", "segment_anything", "pycocotools", "sentencepiece"),
     *("typer", "rich", "tenacity", "ijson", "httpx", "pydantic", "PIL"),
 )
+# Kernels for all kinds of sampling, of which the questions here need one.
+NO_WARM_UP = '--kernel-config={"enable_jit_warmup":false}'
 GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins")
 
 
@@ -46,19 +48,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.fresh:
         file.unlink(missing_ok=True)
     journal = Journal.open(file)
-    run_steps(wanted, journal, arguments.limit, environment(output, arguments.tiny))
-    report = summary(wanted, journal, output / "results")
-    (output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    (output / "report.md").write_text(as_markdown(report))
+
+    def write() -> dict[str, Any]:
+        return write_report(wanted, journal, output, arguments.hand_over)
+
+    run_steps(wanted, journal, arguments.limit, environment(output, arguments.tiny), write)
+    report = write()
     print(as_markdown(report), file=sys.stderr)
     print(json.dumps(report))
     sys.exit(not all(journal.is_done(step.name) for step in wanted))
 
 
+def write_report(
+    wanted: Sequence[Step], journal: Journal, output: Path, hand_over: Path | None
+) -> dict[str, Any]:
+    """What is known so far, in `output`; and with all else of that folder in `hand_over`."""
+    report = summary(wanted, journal, output / "results")
+    (output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    (output / "report.md").write_text(as_markdown(report))
+    if hand_over is not None:
+        shutil.make_archive(str(hand_over / "gpu"), "gztar", output)
+        shutil.copy(output / "report.md", hand_over)
+    return report
+
+
 def steps(tiny: bool = False) -> list[Step]:
     """In order of importance. Guesses are generous: nothing has been run on a GPU yet."""
     size = ["--layers", "8", "--hidden", "128"] if tiny else ["--layers", "32", "--hidden", "4096"]
-    large = [*size, *([] if tiny else ["--large", "--hollow"])]
+    large = [*size, "--hollow", *([] if tiny else ["--large"])]
     dtypes = ["--dtypes", "bfloat16"]
     vit = "tiny" if tiny else "vit_h"
     backends = ["CPU_ATTN"] if tiny else ["FLASH_ATTN", "TRITON_ATTN"]
@@ -66,27 +83,27 @@ def steps(tiny: bool = False) -> list[Step]:
     kv = ["--kv-bytes", "64M"] if tiny else ["--kv-bytes", ""]
     some = ["--requests", "4", "--baseline-questions", "2"] if tiny else ["--requests", "128"]
     seats = ["--seats", "8"] if tiny else ["--seats", "256"]
-    flags = [] if tiny else ["--compiled"]
+    flags = [] if tiny else ["--compiled", f"--flags={NO_WARM_UP}"]
     return [
         _step(
             "encode",
-            60,
+            75,
             *("--encoders", vit, *([] if tiny else ["mobile_sam", "clip"])),
             *("--ways", "auto", "biased", *dtypes, "--repeats", "1"),
             *("--batches", *(["1"] if tiny else ["1", "8"])),
         ),
         _step(
-            "parity",
-            130,
-            *("--backends", *backends, "--dtype", "float32" if tiny else "bfloat16"),
-            *("--layers", "8", "--hidden", "128" if tiny else "1024"),
-            *(["--least", "0.99"] if tiny else []),
-        ),
-        _step(
             "e2e",
-            200,
+            300,
             *("--systems", "reference", "dense", "csp-65", *large, *kv, *some, *seats, *flags),
             *("--concurrency", *clients, "--per-image", "1", "8"),
+        ),
+        _step(
+            "parity",
+            110,
+            *("--backends", *backends, "--dtype", "float32" if tiny else "bfloat16"),
+            *("--layers", "8", "--hidden", "128" if tiny else "1024"),
+            *(["--least", "0.99"] if tiny else ["--at-once", "4"]),
         ),
         _step(
             "decode-masks",
@@ -95,8 +112,16 @@ def steps(tiny: bool = False) -> list[Step]:
             *(*dtypes, "--repeats", "1"),
         ),
         _step(
+            "prefill",
+            150,
+            *(*size, *([] if tiny else ["--hollow", "--kv-bytes", "24576"]), "--repeats", "1"),
+            *("--policies", "stock", "dense", "csp-65", "csp-70"),
+            *("--concurrency", *(["1"] if tiny else ["1", "16", "64"])),
+            results=("prefill-bfloat16.json" if not tiny else "prefill-bfloat16-128.json",),
+        ),
+        _step(
             "waterfall",
-            80,
+            100,
             *(*large, "--kv-bytes", "64" if tiny else "4096", "--rounds", "1" if tiny else "3"),
             *("--batches", "1", *([] if tiny else ["16"])),
             *("--max-tokens", "2" if tiny else "10"),
@@ -110,16 +135,8 @@ def steps(tiny: bool = False) -> list[Step]:
             module="encode",
         ),
         _step(
-            "prefill",
-            120,
-            *(*size, *([] if tiny else ["--hollow", "--kv-bytes", "24576"]), "--repeats", "1"),
-            *("--policies", "stock", "dense", "csp-65", "csp-70"),
-            *("--concurrency", *(["1"] if tiny else ["1", "16", "64"])),
-            results=("prefill-bfloat16.json" if not tiny else "prefill-bfloat16-128.json",),
-        ),
-        _step(
             "streams",
-            90,
+            200,
             *("--systems", "dense", "dense-one-stream", *large, *kv, *some, *seats, *flags),
             *("--concurrency", clients[-1], "--per-image", "1", "--result", "streams"),
             module="e2e",
@@ -204,7 +221,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     place = os.environ.get("OUT")
     parser.add_argument("--limit", type=float, default=540, help="Seconds.")
-    parser.add_argument("--output", type=Path, default=Path(place) if place else RESULTS / "gpu")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "gpu", help="%(default)s.")
+    parser.add_argument(
+        "--hand-over",
+        type=Path,
+        default=Path(place) if place else None,
+        help="A folder that gets report.md, and gpu.tar.gz of the output's, after each step; "
+        "default: $OUT.",
+    )
     parser.add_argument("--only", nargs="+", choices=NAMES)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--fresh", action="store_true", help="Forget what was done.")

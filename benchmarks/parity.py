@@ -21,6 +21,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.calls import calls, opened
@@ -47,13 +49,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.cell:
         report_cell(measure(arguments))
         return
-    answers: dict[str, list[Any]] = {}
-    for backend in ("", *arguments.backends):
-        for engine in EAGER if backend else ("transformers",):
-            answers[f"{engine} {backend}".strip()] = _ask_in_a_process(engine, backend, arguments)
-    rows = [_row(name, other, answers) for name, other in pairs(arguments.backends)]
-    # Last, and each by itself: what has been tried least.
-    rows += [_captured_row(backend, answers, arguments) for backend in arguments.backends]
+    write_checkpoint(Size(arguments.layers, arguments.hidden))
+    wanted = [("transformers", ""), *product(EAGER, arguments.backends)]
+    names = [f"{engine} {backend}".strip() for engine, backend in wanted]
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        found = pool.map(lambda one: _ask_in_a_process(*one, arguments), wanted)
+        answers = dict(zip(names, found, strict=True))
+        rows = [_row(name, other, answers) for name, other in pairs(arguments.backends)]
+        # Last: what has been tried least.
+        captured = pool.map(lambda one: _captured_row(one, answers, arguments), arguments.backends)
+        rows += captured
     names = ("dtype", "layers", "hidden", "least", "least_tokens")
     setting = {name: getattr(arguments, name) for name in names}
     report_rows(arguments.result, "parity of attention backends", rows, setting)
@@ -98,6 +103,10 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         max_num_seqs=8,
         enforce_eager=arguments.cell != CAPTURED,
         kv_cache_memory_bytes=1 << 28,
+        # Several may be on the GPU at once.
+        gpu_memory_utilization=0.1,
+        # It would build kernels for all kinds of sampling before it answers.
+        kernel_config={"enable_jit_warmup": False},
         additional_config={"csp": settings(arguments.cell, arguments.layers)},
         **({} if backend == "-" else {"attention_backend": backend}),
     )
@@ -206,6 +215,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--least", type=float, default=0.9)
     parser.add_argument("--least-tokens", type=float, default=0.5)
+    parser.add_argument("--at-once", type=int, default=1, help="Engines that run side by side.")
     parser.add_argument("--result", default="parity", help="Name of the files.")
     parser.add_argument("--cell", choices=["transformers", *EAGER, CAPTURED])
     return parser.parse_args(argv)

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 SECONDS_TO_END = 5.0
+MOST_GUESSES = 3.0
+"""How many times its guess a step may take while others wait."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,15 @@ class Step:
 
 @dataclass
 class Record:
-    """What became of a step: "done", "failed", "late" (ended by the limit), "left over"."""
+    """What became of a step: "done", "failed", "late" (ended by its limit), "left over".
+
+    began: seconds since the epoch; 0 if it did not.
+    """
 
     state: str
     seconds: float = 0.0
     tail: str = ""
+    began: float = 0.0
 
 
 @dataclass
@@ -64,12 +70,17 @@ class Journal:
         """Whether a step need not run again."""
         return name in self.records and self.records[name].state == "done"
 
-    def guess(self, step: Step) -> float:
-        """Seconds that the step may take: longer than the limit that ended it before."""
-        before = self.records.get(step.name)
-        if before is not None and before.state == "late":
-            return max(step.guess, 1.5 * before.seconds)
-        return step.guess
+    def was_late(self, name: str) -> bool:
+        """Whether a limit ended the step when it last ran."""
+        return name in self.records and self.records[name].state == "late"
+
+    def guess(self, step: Step, limit: float) -> float:
+        """Seconds that the step may take: longer than the limit that ended it before.
+
+        But no longer than a whole run has, or it would never have its turn again.
+        """
+        before = self.records[step.name].seconds if self.was_late(step.name) else 0.0
+        return max(step.guess, min(1.5 * before, limit - 2 * SECONDS_TO_END))
 
 
 def run_steps(
@@ -77,26 +88,32 @@ def run_steps(
     journal: Journal,
     limit: float,
     environment: Mapping[str, str] | None = None,
+    after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run what is not done and fits into `limit` seconds, in order.
+    """Run what is not done and fits into `limit` seconds, in order; `after` each of them.
 
     A step that may not fit is left over and a later, shorter one gets its time. A step that fails
-    does not stop the others. Each runs in a session of its own, so that its servers end with it.
+    does not stop the others, nor does one that hangs: it is ended after `MOST_GUESSES`. Each runs
+    in a session of its own, so that its servers end with it.
     """
     until = time.monotonic() + limit
     for step in steps:
         if journal.is_done(step.name):
             continue
         left = until - time.monotonic() - SECONDS_TO_END
-        if journal.guess(step) > left:
-            journal.note(step.name, Record("left over", journal.guess(step)))
+        guess = journal.guess(step, limit)
+        if guess > left:
             print(f"{step.name}: left over, {left:.0f} s left", file=sys.stderr, flush=True)
+            if not journal.was_late(step.name):
+                journal.note(step.name, Record("left over", guess))
             continue
-        began = time.monotonic()
-        record = _run(step, left, journal.file.parent / f"{step.name}.log", environment)
-        record.seconds = round(time.monotonic() - began, 1)
+        began = time.time()
+        most = min(left, MOST_GUESSES * guess)
+        record = _run(step, most, journal.file.parent / f"{step.name}.log", environment)
+        record.seconds, record.began = round(time.time() - began, 1), began
         journal.note(step.name, record)
         print(f"{step.name}: {record.state}, {record.seconds} s", file=sys.stderr, flush=True)
+        after()
 
 
 def _run(step: Step, limit: float, log: Path, environment: Mapping[str, str] | None) -> Record:
@@ -136,12 +153,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def summary(steps: Sequence[Step], journal: Journal, results: Path) -> dict[str, Any]:
-    """What became of every step, and the documents that the done ones wrote."""
+    """What became of every step, and the documents that they wrote, as far as they came."""
     documents = {}
     for step in steps:
+        began = journal.records.get(step.name, Record("not reached")).began
         for name in step.results:
             file = results / name
-            if journal.is_done(step.name) and file.is_file():
+            if began and file.is_file() and file.stat().st_mtime >= began:
                 documents[file.stem] = json.loads(file.read_text())
     states = {
         step.name: asdict(journal.records.get(step.name, Record("not reached"))) for step in steps

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
+import time
 from importlib.metadata import Distribution
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.checkpoint import Size, write_checkpoint
-from benchmarks.timed_steps import Step
+from benchmarks.timed_steps import SECONDS_TO_END, Step
 from vllm_csp.models.weights import checkpoint_shapes
 
 
@@ -23,9 +25,10 @@ def test_every_step_is_a_command_that_its_benchmark_understands(tiny: bool) -> N
         importlib.import_module(module).parse(options)
 
 
-def test_all_guesses_but_the_last_two_fit_the_limit() -> None:
+def test_two_runs_are_enough_if_the_guesses_are_right() -> None:
     guesses = [step.guess for step in gpu.steps()]
-    assert sum(guesses[:-2]) < 540
+    assert sum(guesses[:4]) < 540 - SECONDS_TO_END
+    assert sum(guesses[4:]) < 540 - SECONDS_TO_END
 
 
 def test_the_plugin_is_found_without_being_installed(
@@ -76,16 +79,26 @@ def test_a_run_reports_and_says_whether_all_is_done(
         Step("e2e", (sys.executable, "-c", "raise SystemExit('no memory')"), 1, ("e2e.json",)),
     ]
     monkeypatch.setattr(gpu, "steps", lambda tiny: made)
+    given = tmp_path / "given"
+    given.mkdir()
+    options = ["--output", str(tmp_path / "runs"), "--hand-over", str(given)]
     with pytest.raises(SystemExit) as ended:
-        gpu.main(["--output", str(tmp_path), "--limit", "60"])
+        gpu.main([*options, "--limit", "60"])
     assert ended.value.code == 1
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["results"]["encode"]["rows"] == [{"a": 1, "b": 2}]
-    text = (tmp_path / "report.md").read_text()
+    text = (given / "report.md").read_text()
     assert "| e2e | failed |" in text and "no memory" in text and "| 1 | 2 |" in text
+    # On another machine, with what came back; nothing is done twice.
+    ended_before = time.time()
+    shutil.unpack_archive(given / "gpu.tar.gz", tmp_path / "other")
+    encode = [*("--output", str(tmp_path / "other")), "--only", "encode"]
     with pytest.raises(SystemExit) as ended:
-        gpu.main(["--output", str(tmp_path), "--only", "encode"])
+        gpu.main(encode)
     assert ended.value.code == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["results"]["encode"]["rows"] == [{"a": 1, "b": 2}]
+    assert not (tmp_path / "other" / "results" / "encode.json").stat().st_mtime > ended_before
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_a_late_step_ends_with_all_it_started_and_gets_more_time_later(tmp_path:
     late = step("late", code)
     journal = run([late], tmp_path, SECONDS_TO_END + 8)
     assert states(journal) == {"late": "late"}
-    assert journal.guess(late) > journal.records["late"].seconds
+    assert journal.guess(late, 540) > journal.records["late"].seconds
     deadline = time.monotonic() + 20
     while _lives(int(child.read_text())) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -90,11 +90,32 @@ def test_a_torn_journal_starts_anew(tmp_path: Path, text: str) -> None:
     assert Journal.open(tmp_path / "journal.json").records == {}
 
 
-def test_the_summary_has_documents_of_done_steps_only(tmp_path: Path) -> None:
-    steps = [writing("good", tmp_path), writing("stale", tmp_path), step("never", "pass")]
-    journal = run(steps[:1], tmp_path, 30)
-    journal.note("stale", Record("failed", 1.0, "boom"))
+def test_the_summary_has_documents_of_what_ran_and_none_from_before(tmp_path: Path) -> None:
+    half = writing("half", tmp_path)
+    half = step("half", half.command[-1] + "; raise SystemExit(1)")
+    steps = [writing("good", tmp_path), half, writing("stale", tmp_path), step("never", "pass")]
+    journal = run(steps[:2], tmp_path, 30)
     (tmp_path / "stale.json").write_text('{"setting": {}, "rows": []}')
+    journal.note("stale", Record("failed", 1.0, "boom", began=time.time() + 60))
     found = summary(steps, journal, tmp_path)
-    assert list(found["results"]) == ["good"]
-    assert [one["state"] for one in found["steps"].values()] == ["done", "failed", "not reached"]
+    assert list(found["results"]) == ["good", "half"]
+    assert [one["state"] for one in found["steps"].values()] == [
+        *("done", "failed", "failed", "not reached")
+    ]
+
+
+def test_a_late_step_that_is_left_over_is_still_known_as_late(tmp_path: Path) -> None:
+    late = step("late", "pass")
+    journal = Journal.open(tmp_path / "journal.json")
+    journal.note("late", Record("late", 400.0))
+    run_steps([late], journal, 120)
+    assert states(journal) == {"late": "done"}, "a guess beyond any run is a whole run's"
+    journal.note("late", Record("late", 50.0))
+    before = [step(name, "import time; time.sleep(2.7)") for name in ("one", "two")]
+    run_steps([*before, late], journal, 60)
+    assert (journal.records["late"].state, journal.records["late"].seconds) == ("late", 50.0)
+
+
+def test_a_step_that_hangs_does_not_take_the_others_time(tmp_path: Path) -> None:
+    steps = [step("hangs", "import time; time.sleep(600)"), writing("next", tmp_path)]
+    assert states(run(steps, tmp_path, 120)) == {"hangs": "late", "next": "done"}
