@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 
@@ -39,19 +39,21 @@ class Interval:
     def span(self) -> Span:
         """As it is sent; waits for the GPU if it has not done the work yet."""
         start, end = self.began.time_ns(), self.ended.time_ns()
+        # A stream that was given nothing has ended before.
+        end = max(start, end)
         return Span(name=self.name, start=start, end=end, attributes=self.attributes)
 
 
 class Moment:
-    """Now: on a CPU the time, on a GPU when the stream gets here."""
+    """Now: on a CPU the time, on a GPU when a stream gets here; the current one by default."""
 
-    def __init__(self, origin: tuple[int, torch.cuda.Event] | None) -> None:
+    def __init__(self, origin: tuple[int, torch.cuda.Event] | None, stream: Any = None) -> None:
         self._origin = origin
         self._time_ns = time.time_ns()
         self._event: torch.cuda.Event | None = None
         if origin is not None:
             self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            self._event.record()
+            self._event.record(stream)
 
     def time_ns(self) -> int:
         """Nanoseconds since the epoch."""
@@ -79,14 +81,14 @@ class Timeline:
         return self._images.get(key, [])
 
     @contextmanager
-    def encoding(self, name: str, keys: Sequence[str]) -> Iterator[None]:
-        """Around encoding some images."""
+    def encoding(self, name: str, keys: Sequence[str], stream: Any = None) -> Iterator[None]:
+        """Around encoding some images, which ends on `stream` if it has one of its own."""
         if not self.enabled:
             yield
             return
         began = self._now()
         yield
-        interval = Interval(name, began, self._now(), {"vllm_csp.images": len(keys)})
+        interval = Interval(name, began, self._now(stream), {"vllm_csp.images": len(keys)})
         for key in keys:
             known = [one for one in self._images.pop(key, []) if one.name != name]
             self._images[key] = [*known, interval]
@@ -120,10 +122,10 @@ class Timeline:
         named = {f"vllm_csp.{key}": value for key, value in attributes.items()}
         found.append(Interval(name, began, self._now(), named))
 
-    def _now(self) -> Moment:
+    def _now(self, stream: Any = None) -> Moment:
         if self._origin is None and torch.cuda.is_available():
             event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
             event.synchronize()
             self._origin = (time.time_ns(), event)
-        return Moment(self._origin)
+        return Moment(self._origin, stream)

@@ -43,10 +43,10 @@ def test_only_a_gpu_has_a_stream_for_it(
 def encode_late(model: Any) -> None:
     """In the worker, a process of its own, whose tensors on a CPU know no streams."""
     torch.Tensor.record_stream = lambda tensor, stream: None  # type: ignore[method-assign]
-    model.masks._encode_stream = EncodeStream(LateStreams())
+    model.masks.encode_stream = EncodeStream(LateStreams())
 
 
 def times_happened(model: Any) -> list[int]:
     """In the worker: how often each entry of the stream has run, but for its first time."""
-    [stream] = model.masks._encode_stream._streams.made
+    [stream] = model.masks.encode_stream._streams.made
     return [work.replays for work in stream.work]

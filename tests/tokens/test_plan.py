@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from vllm_csp.tokens import Batch, PlanError, Schedule, TokenPlan, policy
+from vllm_csp.tokens import plan as plan_module
+from vllm_csp.tokens.plan import on_device
 from vllm_csp.tokens.selectors import readout_attention_scores
 
 from . import reference
@@ -251,6 +255,33 @@ def test_rows_behind_the_score_rows_see_them_and_themselves() -> None:
         logits = torch.einsum("hd,shd->hs", keys[41 + request], seen) / 8**0.5
         expected = logits.softmax(1).mean(0)[image : image + N]
         torch.testing.assert_close(found[request], expected)
+
+
+def test_blocks_beyond_a_tensor_are_its_last_and_beyond_an_array_a_mistake() -> None:
+    stage = TokenPlan.build(one(0, 24), schedule([4], question=False)).stages[0]
+    table = np.array([[5, 7]])
+    slots = stage.slot_mapping(torch.from_numpy(table), 4).tolist()
+    assert slots[:8] == [20, 21, 22, 23, 28, 29, 30, 31]
+    assert set(slots[8:]) == {28, 29, 30, 31}
+    with pytest.raises(IndexError):
+        stage.slot_mapping(table, 4)
+
+
+def test_kv_groups_of_a_stage_share_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+
+    def counted(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+        sent.append(array.size)
+        return on_device(array, device)
+
+    monkeypatch.setattr(plan_module, "on_device", counted)
+    stage = TokenPlan.build(one(0, 24), schedule([4], question=False)).stages[0]
+    tables = [torch.arange(first, first + 8)[None] for first in (0, 40)]
+    first, second = (stage.slot_mapping(table, 4) for table in tables)
+    assert torch.equal(second, first + 160)
+    cpu = torch.device("cpu")
+    assert stage.lengths(cpu) is stage.lengths(cpu)
+    assert len(sent) == 2, "one array of places, one of lengths"
 
 
 @pytest.mark.gpu

@@ -82,7 +82,7 @@ def staged_backend(base: type[AttentionBackend]) -> type[AttentionBackend]:
             With what pads a graph: lengths [R], slots [`num_actual_tokens`]. The full batch's bound
             on lengths stays, too: a graph is captured with the longest one.
             """
-            lengths = on_device(stage.seq_lens, common.seq_lens.device)
+            lengths = stage.lengths(common.seq_lens.device)
             slots = stage.slot_mapping(common.block_table_tensor, self.kv_cache_spec.block_size)
             seq_lens, slot_mapping = self._decodes.hold(lengths, slots, common.num_actual_tokens)
             return common.replace(
@@ -111,7 +111,7 @@ def _compact(
     return common.replace(
         query_start_loc=on_device(stage.query_start_loc, device),
         query_start_loc_cpu=query_start_loc,
-        seq_lens=on_device(stage.seq_lens, device),
+        seq_lens=stage.lengths(device),
         seq_lens_cpu_upper_bound=seq_lens,
         num_actual_tokens=stage.num_rows,
         max_query_len=stage.max_query_len,

@@ -189,7 +189,8 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         assert sam_pixels is not None and original_size is not None and image_key is not None
         keys = [tensor_to_key(key) for key in image_key]
         if self.decodes_masks:
-            with self.timeline.encoding("vllm_csp.encode_sam", keys):
+            ends_on = self.masks.encode_stream.own
+            with self.timeline.encoding("vllm_csp.encode_sam", keys, ends_on):
                 self.masks.encode(
                     keys=keys,
                     pixels=list(sam_pixels),

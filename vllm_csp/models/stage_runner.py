@@ -16,8 +16,9 @@ from vllm_csp.models.seg_probe import SegProbe
 from vllm_csp.models.vision_probe import ImageExtras
 from vllm_csp.timeline import Timeline
 from vllm_csp.tokens import Schedule, TokenPlan
-from vllm_csp.tokens.plan import ScoreRows, on_device
+from vllm_csp.tokens.plan import on_device
 from vllm_csp.tokens.scatter import reactivate
+from vllm_csp.tokens.score_rows import ScoreRows
 from vllm_csp.tokens.selectors import Need, ScoreSpec, SelectionInputs, spread_scores
 
 

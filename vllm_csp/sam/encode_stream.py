@@ -26,7 +26,7 @@ class EncodeStream:
     def __init__(self, streams: Any = None) -> None:
         """`streams`: `torch.cuda`, or what has its `Stream`, `stream` and `current_stream`."""
         self._streams = streams
-        self._own = None if streams is None else streams.Stream()
+        self.own = None if streams is None else streams.Stream()
 
     @contextmanager
     def beside(self, inputs: Sequence[Tensor]) -> Iterator[None]:
@@ -36,18 +36,18 @@ class EncodeStream:
         any time by who has waited for `event`: its memory goes to this stream again, where the
         next entry here is behind all that read it.
         """
-        if self._own is None:
+        if self.own is None:
             yield
             return
-        self._own.wait_stream(self._streams.current_stream())
+        self.own.wait_stream(self._streams.current_stream())
         for tensor in inputs:
-            tensor.record_stream(self._own)
-        with self._streams.stream(self._own):
+            tensor.record_stream(self.own)
+        with self._streams.stream(self.own):
             yield
 
     def event(self) -> Event | None:
         """The end of what was launched `beside` so far; None if that is in its order anyway."""
-        if self._own is None:
+        if self.own is None:
             return None
-        end: Event = self._own.record_event()
+        end: Event = self.own.record_event()
         return end

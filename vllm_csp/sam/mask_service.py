@@ -49,7 +49,7 @@ class MaskService:
         self._sam = (sam,)
         self.embeddings = EmbeddingCache(cache_size, host_cache_size)
         self.encode_seconds = 0.0
-        self._encode_stream = encode_stream or EncodeStream()
+        self.encode_stream = encode_stream or EncodeStream()
 
     @torch.inference_mode()
     def encode(
@@ -71,9 +71,9 @@ class MaskService:
         for first in range(0, len(left), at_once):
             some = left[first : first + at_once]
             chosen = [pixels[i] for _, i in some]
-            with self._encode_stream.beside(chosen):
+            with self.encode_stream.beside(chosen):
                 embeddings = [_channels_last(one) for one in _encode(sam, chosen)]
-            made = self._encode_stream.event()
+            made = self.encode_stream.event()
             for (key, i), own in zip(some, embeddings, strict=True):
                 seen = (pixels[i].shape[0], pixels[i].shape[1])
                 self.embeddings.put(key, ImageEmbedding(own, seen, original_sizes[i], made))

@@ -9,6 +9,7 @@ Upstream: LISA `model/segment_anything/modeling/sam.py`, `postprocess_masks`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,7 +28,8 @@ SIDES_KEPT = 16
 class Side:
     """How one side is resized.
 
-    `matrix`: [pixels, logits], fp32. `bands`: pixels first..last depend on logits start..end only.
+    `matrix`: [pixels, logits], fp32. `bands`, on a CPU: pixels first..last depend on logits
+    start..end only.
     """
 
     matrix: Tensor
@@ -93,14 +95,16 @@ def resized_side(
 
     Column j of the matrix is what becomes of a 1 among zeros.
     """
-    single = torch.eye(side).unsqueeze(0)
+    single = torch.eye(side, device=device).unsqueeze(0)
     square = functional.interpolate(single, image_size, mode="linear", align_corners=False)
     cut = square[..., :inside]
     made = functional.interpolate(cut, outside, mode="linear", align_corners=False)
     matrix = made[0].t()[:, : rows_seen(inside, side, image_size)].contiguous()
-    bands = []
-    for first in range(0, outside, CPU_BAND):
-        last = min(first + CPU_BAND, outside)
+    return Side(matrix, tuple(_bands(matrix)) if device.type == "cpu" else ())
+
+
+def _bands(matrix: Tensor) -> Iterator[tuple[int, int, int, int]]:
+    for first in range(0, len(matrix), CPU_BAND):
+        last = min(first + CPU_BAND, len(matrix))
         (used,) = matrix[first:last].any(dim=0).nonzero(as_tuple=True)
-        bands.append((first, last, int(used[0]), int(used[-1]) + 1))
-    return Side(matrix.to(device), tuple(bands))
+        yield first, last, int(used[0]), int(used[-1]) + 1

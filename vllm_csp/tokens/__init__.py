@@ -6,10 +6,11 @@ which selector; ``TokenPlan`` turns a batch into each stage's rows, lengths and 
 """
 
 from vllm_csp.tokens.batch import Batch, PlanError
-from vllm_csp.tokens.plan import ScoreRows, StagePlan, TokenPlan
+from vllm_csp.tokens.plan import StagePlan, TokenPlan
 from vllm_csp.tokens.policies import POLICIES, at_kept, at_mean, policy
 from vllm_csp.tokens.scatter import reactivate
 from vllm_csp.tokens.schedule import Schedule, Stage
+from vllm_csp.tokens.score_rows import ScoreRows
 
 __all__ = [
     "POLICIES",

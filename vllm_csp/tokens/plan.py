@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from vllm_csp.tokens.batch import Batch, IntArray
 from vllm_csp.tokens.schedule import Schedule
+from vllm_csp.tokens.score_rows import ScoreRows
 
 LengthArray = NDArray[np.int32]
 
@@ -24,35 +26,6 @@ def on_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-@dataclass(frozen=True)
-class ScoreRows:
-    """Where the score row and its keys lie among a stage's rows, for P image prefills.
-
-    query: [P] rows; keys: [P, S] rows, padded with row 0; key_mask: [P, S] bool, which of them the
-    query may see; image_columns: [P, budget] columns of ``keys`` that are image tokens, in the
-    order of the stage's selection. For ``selectors.readout_attention_scores``.
-    """
-
-    query: IntArray
-    keys: IntArray
-    key_mask: NDArray[np.bool_]
-    image_columns: IntArray
-
-    def followed(self, num_rows: int) -> ScoreRows:
-        """The same for a row right behind each query row, which sees what that one sees and itself.
-
-        They are rows num_rows..num_rows + P - 1, behind the stage's own ``num_rows``.
-        """
-        query = num_rows + np.arange(len(self.query))
-        itself = np.ones((len(query), 1), dtype=np.bool_)
-        return ScoreRows(
-            query=query,
-            keys=np.hstack((self.keys, query[:, None])),
-            key_mask=np.hstack((self.key_mask, itself)),
-            image_columns=self.image_columns,
-        )
 
 
 @dataclass(frozen=True)
@@ -101,6 +74,9 @@ class StagePlan:
     shared: IntArray
     copies: Copies
     is_identity: bool
+    _sent: dict[tuple[object, ...], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def num_rows(self) -> int:
@@ -139,17 +115,42 @@ class StagePlan:
         """KV slot of each row and then of each copy, block * block_size + offset: [T + X] int64.
 
         block_table: [R, blocks] of a KV group of this stage, an array or a tensor (then the slots
-        are computed on its device). Raises IndexError when an array has too few blocks.
+        are computed on its device). Raises IndexError when an array has too few blocks. On a
+        device that would end the process, and vLLM's dummy steps may be longer than any request:
+        there the last block stands for those beyond.
         """
-        requests = np.concatenate((self.requests, self.copies.requests))
-        ranks = np.concatenate((self.ranks, self.copies.ranks))
-        block, offset = np.divmod(ranks, block_size)
         if isinstance(block_table, Tensor):
-            device = block_table.device
-            found: Tensor = block_table[on_device(requests, device), on_device(block, device)]
-            return found.long() * block_size + on_device(offset, device)
+            last = block_table.shape[1] - 1
+            requests, block, offset = self._places(block_size, last, block_table.device)
+            found: Tensor = block_table[requests, block]
+            return found.long() * block_size + offset
+        requests, block, offset = self._addresses(block_size)
         slots: IntArray = block_table[requests, block].astype(np.int64) * block_size + offset
         return slots
+
+    def lengths(self, device: torch.device) -> Tensor:
+        """``seq_lens`` on a device, sent once."""
+        return self._once(("lengths", device), lambda: on_device(self.seq_lens, device))
+
+    def _addresses(self, block_size: int) -> IntArray:
+        """Request, block and place in it of each row and each copy: [3, T + X]."""
+        requests = np.concatenate((self.requests, self.copies.requests))
+        ranks = np.concatenate((self.ranks, self.copies.ranks))
+        return np.stack((requests, *np.divmod(ranks, block_size)))
+
+    def _places(self, block_size: int, last: int, device: torch.device) -> Tensor:
+        """``_addresses`` on a device, blocks up to ``last``; sent once for all KV groups."""
+
+        def send() -> Tensor:
+            requests, block, offset = self._addresses(block_size)
+            return on_device(np.stack((requests, np.minimum(block, last), offset)), device)
+
+        return self._once(("places", block_size, last, device), send)
+
+    def _once(self, name: tuple[object, ...], make: Callable[[], Tensor]) -> Tensor:
+        if name not in self._sent:
+            self._sent[name] = make()
+        return self._sent[name]
 
     def score_rows(self, batch: Batch) -> ScoreRows:
         """Rows to score this stage's image tokens by, for ``batch.scored_at``."""
