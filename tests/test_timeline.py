@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any, ClassVar
 
 import pytest
 import torch
 
+from tests.gpu_event import Event
 from vllm_csp.timeline import MOST_IMAGES, Interval, Timeline
 
 
@@ -51,27 +51,6 @@ def test_off_it_notes_nothing() -> None:
     with timeline.measured("c", found):
         pass
     assert timeline.step == found == timeline.of_image("b") == []
-
-
-class Event:
-    """In place of a GPU's: events of a stream come one millisecond after the other."""
-
-    streams: ClassVar[dict[object, int]] = {}
-
-    def __init__(self, enable_timing: bool) -> None:
-        self.ms = 0
-
-    def record(self, stream: Any = None) -> None:
-        """The stream's next moment."""
-        Event.streams[stream] = Event.streams.get(stream, 0) + 1
-        self.ms = Event.streams[stream]
-
-    def synchronize(self) -> None:
-        """It is always over."""
-
-    def elapsed_time(self, later: Event) -> float:
-        """Milliseconds."""
-        return later.ms - self.ms
 
 
 def test_on_a_gpu_encoding_ends_where_its_stream_does(monkeypatch: pytest.MonkeyPatch) -> None:

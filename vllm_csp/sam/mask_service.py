@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from vllm_csp.sam.embedding_cache import EmbeddingCache, ImageEmbedding
+from vllm_csp.sam.encode_clock import EncodeClock
 from vllm_csp.sam.encode_stream import EncodeStream
 from vllm_csp.sam.postprocess import fetch_masks, packed_masks
 from vllm_csp.sam.resize import rows_seen
@@ -48,8 +48,13 @@ class MaskService:
         # In a tuple, so that the owning module does not register SAM a second time.
         self._sam = (sam,)
         self.embeddings = EmbeddingCache(cache_size, host_cache_size)
-        self.encode_seconds = 0.0
+        self._clock = EncodeClock()
         self.encode_stream = encode_stream or EncodeStream()
+
+    @property
+    def encode_seconds(self) -> float:
+        """Time in the image encoder, of images that are done."""
+        return self._clock.seconds()
 
     @torch.inference_mode()
     def encode(
@@ -65,19 +70,17 @@ class MaskService:
         missing = {key: i for i, key in enumerate(keys) if self.embeddings.get(key) is None}
         if not missing:
             return
-        began = time.monotonic()
         sam, left = self._sam[0], list(missing.items())
         at_once = CPU_IMAGES if sam.device.type == "cpu" else GPU_IMAGES
         for first in range(0, len(left), at_once):
             some = left[first : first + at_once]
             chosen = [pixels[i] for _, i in some]
-            with self.encode_stream.beside(chosen):
+            with self.encode_stream.beside(chosen), self._clock.running(sam.device):
                 embeddings = [_channels_last(one) for one in _encode(sam, chosen)]
             made = self.encode_stream.event()
             for (key, i), own in zip(some, embeddings, strict=True):
                 seen = (pixels[i].shape[0], pixels[i].shape[1])
                 self.embeddings.put(key, ImageEmbedding(own, seen, original_sizes[i], made))
-        self.encode_seconds += time.monotonic() - began
 
     @torch.inference_mode()
     def low_res_logits(
