@@ -176,7 +176,7 @@ def watch_process(watch: Stopwatch, offline: Any) -> None:
     from vllm_csp.models.processor import LisaProcessor
 
     watch.on(LisaProcessor, "_call_hf_processor", "preprocess")
-    watch.on(offline, "_encode", "encode answer")
+    watch.on(offline, "json_masks", "encode answer")
 
 
 def _passed_on(arguments: argparse.Namespace) -> list[str]:

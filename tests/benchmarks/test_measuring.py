@@ -8,13 +8,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from vllm.model_executor.models.llama import LlamaForCausalLM
 
 from benchmarks import ceiling, e2e, encode, encoders, parity
 from benchmarks.cells import run_cell
 from benchmarks.plots import plot_bars, plot_lines
 from benchmarks.systems import SMALLER, SMALLER_TOKENS
-from benchmarks.waterfall import Stopwatch
+from benchmarks.waterfall import PARTS, Stopwatch, watch_model, watch_process
 from vllm_csp.config import CspConfig
+from vllm_csp.models.lisa import LISAForCausalLM
+from vllm_csp.readout.recorder import Recorder
+from vllm_csp.sam.mask_service import MaskService
+from vllm_csp.serving import segmenter
 from vllm_csp.tokens import policy
 
 
@@ -31,6 +36,25 @@ def test_a_stopwatch_adds_up_by_part_and_changes_nothing() -> None:
     assert [model.forward(256), model.forward(1), model.forward(1)] == [512, 2, 2]
     assert 0.01 <= watch.seconds["prefill"] < watch.seconds["decode"] < 10
     assert len(waits) == 6
+
+
+def test_what_the_waterfall_watches_is_there() -> None:
+    watched: list[tuple[Any, str]] = []
+
+    class Listing(Stopwatch):
+        def on(self, owner: Any, name: str, part: Any) -> None:
+            assert callable(part) or part in PARTS
+            watched.append((owner, name))
+
+    watch = Listing(lambda: None)
+    model = SimpleNamespace(
+        masks=MaskService, language_model=LlamaForCausalLM, recorder=Recorder, lisa=LISAForCausalLM
+    )
+    watch_model(model, watch)
+    watch_process(watch, segmenter)
+    for owner, name in watched:
+        assert callable(getattr(model.lisa if owner is model else owner, name))
+    assert len(watched) == 8
 
 
 def test_the_ceiling_of_a_machine_that_is_too_slow_to_measure_is_not_zero() -> None:
