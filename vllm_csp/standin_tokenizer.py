@@ -6,8 +6,6 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
-from sentencepiece import sentencepiece_model_pb2
-
 from vllm_csp.mini import MINI
 
 PIECES = 32000
@@ -44,6 +42,8 @@ def _shipped() -> Path | None:
 
 
 def _filled_up(model: bytes) -> bytes:
+    from sentencepiece import sentencepiece_model_pb2  # needs protobuf
+
     vocabulary = sentencepiece_model_pb2.ModelProto()
     vocabulary.ParseFromString(model)
     there = {one.piece for one in vocabulary.pieces}
