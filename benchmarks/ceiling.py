@@ -8,9 +8,12 @@ bytes per second over the latter.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -119,25 +122,31 @@ def measured_rates(dtype: str, seconds: float = 2.0) -> Rates:
     """The best of what this machine does in about `seconds`."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    sides = (4096, 8192) if device == "cuda" else (1024, 2048)
-    best_flops = best_bytes = 0.0
+    if not torch.cuda.is_available():
+        return _rates("cpu", getattr(torch, dtype), seconds, (1024, 2048), 1 << 27)
+    found = _rates("cuda", getattr(torch, dtype), seconds, (4096, 8192), 1 << 30)
+    torch.cuda.empty_cache()  # Its memory is for the processes that are measured.
+    return found
+
+
+def _rates(
+    device: str, dtype: torch.dtype, seconds: float, sides: Sequence[int], num_bytes: int
+) -> Rates:
+    import torch
+
+    best_flops = 0.0
     with torch.inference_mode():
         for side in sides:
             # Numbers all alike would be multiplied faster on a GPU, whose clock follows its power.
-            left, right = torch.randn(2, side, side, device=device, dtype=getattr(torch, dtype))
+            left, right = torch.randn(2, side, side, device=device, dtype=dtype)
             spent = _fastest(lambda a=left, b=right: a @ b, device, seconds / 4)
             best_flops = max(best_flops, 2 * side**3 / spent)
             if spent > seconds:  # A precision without instructions; a larger product takes minutes.
                 break
-        block = torch.ones(1 << (30 if device == "cuda" else 27), dtype=torch.uint8, device=device)
+        block = torch.ones(num_bytes, dtype=torch.uint8, device=device)
         target = torch.empty_like(block)
         spent = _fastest(lambda: target.copy_(block), device, seconds / 2)
-        best_bytes = 2 * block.numel() / spent
-    if device == "cuda":
-        del left, right
-        torch.cuda.empty_cache()  # The products' memory is for those that are measured.
-    return Rates(best_flops, best_bytes)
+    return Rates(best_flops, 2 * num_bytes / spent)
 
 
 def _fastest(run: Callable[[], Any], device: str, seconds: float) -> float:

@@ -2,13 +2,13 @@
 
     python -m benchmarks.gpu [--limit 540] [--output FOLDER] [--only encode e2e] [--fresh]
 
-LISA-7B's geometry with random weights (made by vLLM itself, nothing to download), SAM ViT-H,
-CLIP-L. Steps run most important first; one that may not fit into what is left of the limit is left
-over, and the same command takes it up the next time, as it does a step that failed or was late; on
-another machine, once gpu.tar.gz has been unpacked in --output there. Logs, the journal, results,
-`report.json` and `report.md` are in that folder. vLLM must be importable; the plugin need not be
-installed: its entry points are written beside the output. `--tiny` runs the same steps on a tiny
-geometry, on a CPU too. The last line on stdout is the report as one JSON document.
+LISA-7B's geometry with random weights (made up where they are loaded, nothing to download), SAM
+ViT-H, CLIP-L. Steps run most important first; one that may not fit into what is left of the limit
+is left over, and the same command takes it up the next time, as it does a step that failed or was
+late; on another machine, once gpu.tar.gz has been unpacked in --output there. Logs, the journal,
+results, `report.json` and `report.md` are in that folder. vLLM must be importable; the plugin need
+not be installed: its entry points are written beside the output. `--tiny` runs the same steps on a
+tiny geometry, on a CPU too. The last line on stdout is the report as one JSON document.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def write_report(
     report = summary(wanted, journal, output / "results")
     (output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     (output / "report.md").write_text(as_markdown(report))
-    if hand_over is not None:
+    if hand_over is not None and hand_over.resolve() != output.resolve():
         shutil.make_archive(str(hand_over / "gpu"), "gztar", output)
         shutil.copy(output / "report.md", hand_over)
     return report
@@ -76,7 +76,8 @@ def steps(tiny: bool = False) -> list[Step]:
     """In order of importance. Guesses are generous: nothing has been run on a GPU yet."""
     size = ["--layers", "8", "--hidden", "128"] if tiny else ["--layers", "32", "--hidden", "4096"]
     large = [*size, "--hollow", *([] if tiny else ["--large"])]
-    dtypes = ["--dtypes", "bfloat16"]
+    dtype = "float32" if tiny else "bfloat16"
+    dtypes = ["--dtypes", dtype]
     vit = "tiny" if tiny else "vit_h"
     backends = ["CPU_ATTN"] if tiny else ["FLASH_ATTN", "TRITON_ATTN"]
     clients = ["1", "2"] if tiny else ["1", "16", "64"]
@@ -101,7 +102,7 @@ def steps(tiny: bool = False) -> list[Step]:
         _step(
             "parity",
             110,
-            *("--backends", *backends, "--dtype", "float32" if tiny else "bfloat16"),
+            *("--backends", *backends, "--dtype", dtype),
             *("--layers", "8", "--hidden", "128" if tiny else "1024"),
             *(["--least", "0.99"] if tiny else ["--at-once", "4"]),
         ),
@@ -115,9 +116,9 @@ def steps(tiny: bool = False) -> list[Step]:
             "prefill",
             150,
             *(*size, *([] if tiny else ["--hollow", "--kv-bytes", "24576"]), "--repeats", "1"),
-            *("--policies", "stock", "dense", "csp-65", "csp-70"),
+            *("--policies", "stock", "dense", "csp-65", "csp-70", "--dtype", dtype),
             *("--concurrency", *(["1"] if tiny else ["1", "16", "64"])),
-            results=("prefill-bfloat16.json" if not tiny else "prefill-bfloat16-128.json",),
+            results=("prefill-float32-128.json" if tiny else "prefill-bfloat16.json",),
         ),
         _step(
             "waterfall",
@@ -202,7 +203,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         if one["tail"]:
             lines += ["", f"## {name}: {one['state']}", "", "```", one["tail"].strip(), "```"]
     for name, document in report["results"].items():
-        rows = document["rows"]
+        rows = document["rows"] or [{}]
         lines += ["", f"## {name}", ""]
         lines += [f"| {' | '.join(rows[0])} |", f"| {' | '.join('---' for _ in rows[0])} |"]
         lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]

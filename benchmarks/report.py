@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import platform
@@ -28,13 +29,22 @@ def report_rows(name: str, title: str, rows: list[dict[str, Any]], setting: dict
         table.add_row(*map(str, row.values()))
     Console(stderr=True, width=150).print(table)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with (RESULTS / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(RESULTS / f"{name}.csv", table.getvalue())
     document = {"setting": {**setting, **machine()}, "rows": rows}
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    _write(RESULTS / f"{name}.json", json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))
+
+
+def _write(file: Path, text: str) -> None:
+    """Whole or not at all: who measures may be ended at any time."""
+    beside = file.with_suffix(".part")
+    with beside.open("w", newline="") as opened:
+        opened.write(text)
+    beside.replace(file)
 
 
 def machine() -> dict[str, Any]:

@@ -33,7 +33,8 @@ VISION = CLIPVisionConfig(
 # What ends a prompt, and what is said then; words of longer answers come in between.
 ANSWER = (":", "▁Sure", ",", "▁it", "▁is"), ("[SEG]", "▁.", "</s>")
 SHORTEST_ANSWER = 7
-FILLERS = range(1000, 3000)
+MOST_FILLERS = 2000
+FILLERS = range(1000, 3100)
 LOUD = 40.0
 SAM = replace(VIT_H, embed_dim=64, depth=4, num_heads=2, global_attention_indexes=(1, 3))
 
@@ -120,13 +121,14 @@ def answer_ids(tokenizer: Path, length: int) -> list[int]:
     Raises ValueError for a length below 7 or beyond 2007.
     """
     more = length - SHORTEST_ANSWER
-    if not 0 <= more <= len(FILLERS):
-        raise ValueError(f"no answer of {length} tokens: 7 to {SHORTEST_ANSWER + len(FILLERS)}")
+    if not 0 <= more <= MOST_FILLERS:
+        raise ValueError(f"no answer of {length} tokens: 7 to {SHORTEST_ANSWER + MOST_FILLERS}")
     pieces = SentencePieceProcessor(model_file=str(tokenizer))
     first, last = (
         [ADDED_TOKENS.get(one) or pieces.piece_to_id(one) for one in part] for part in ANSWER
     )
-    return [*first, *FILLERS[:more], *last]
+    free = [one for one in FILLERS if one not in (*first, *last)]
+    return [*first, *free[:more], *last]
 
 
 def teach(

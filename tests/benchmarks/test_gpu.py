@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.checkpoint import Size, write_checkpoint
+from benchmarks.random_weights import ANSWER
 from benchmarks.timed_steps import SECONDS_TO_END, Step
 from vllm_csp.models.weights import checkpoint_shapes
 
@@ -49,6 +50,9 @@ def test_a_hollow_checkpoint_of_lisas_size_takes_no_room(
     shapes = checkpoint_shapes(folder)
     assert shapes["model.layers.31.mlp.down_proj.weight"] == (4096, 11008)
     assert shapes["model.visual_model.image_encoder.pos_embed"] == (1, 64, 64, 1280)
+    (folder / ANSWER).unlink()
+    assert write_checkpoint(Size(layers=32, hidden=4096, large=True), hollow=True) == folder
+    assert (folder / ANSWER).exists(), "one from before answers were written is completed"
     file = folder / "model.safetensors"
     assert file.stat().st_size > 14e9
     assert file.stat().st_blocks * 512 < 1e6
@@ -70,6 +74,7 @@ def test_image_towers_of_other_sizes(
 def test_a_run_reports_and_says_whether_all_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("OUT", raising=False)
     rows = '{"setting": {"memory": {"dense": ["KV"]}}, "rows": [{"a": 1, "b": 2}]}'
     code = "import os, pathlib, sys; folder = pathlib.Path(os.environ['VLLM_CSP_BENCH_RESULTS']); "
     code += "folder.mkdir(exist_ok=True); "
@@ -99,11 +104,15 @@ def test_a_run_reports_and_says_whether_all_is_done(
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["results"]["encode"]["rows"] == [{"a": 1, "b": 2}]
     assert not (tmp_path / "other" / "results" / "encode.json").stat().st_mtime > ended_before
+    with pytest.raises(SystemExit):
+        gpu.main([*encode, "--hand-over", str(tmp_path / "other")])
+    assert not (tmp_path / "other" / "gpu.tar.gz").exists(), "what is there need not be handed over"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_the_whole_run_on_a_tiny_geometry(tmp_path: Path) -> None:
+def test_the_whole_run_on_a_tiny_geometry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OUT", raising=False)
     with pytest.raises(SystemExit) as ended:
         gpu.main(["--tiny", "--output", str(tmp_path), "--limit", "2800"])
     report = json.loads((tmp_path / "report.json").read_text())

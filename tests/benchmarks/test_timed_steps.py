@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,15 @@ def test_a_late_step_that_is_left_over_is_still_known_as_late(tmp_path: Path) ->
     before = [step(name, "import time; time.sleep(2.7)") for name in ("one", "two")]
     run_steps([*before, late], journal, 60)
     assert (journal.records["late"].state, journal.records["late"].seconds) == ("late", 50.0)
+
+
+def test_a_failed_step_that_is_left_over_keeps_its_reason_and_its_rows(tmp_path: Path) -> None:
+    half = step("half", writing("half", tmp_path).command[-1] + "; raise SystemExit('why')")
+    journal = run([half], tmp_path, 30)
+    run_steps([replace(half, guess=500)], journal, 30)
+    found = summary([half], journal, tmp_path)
+    assert found["steps"]["half"]["state"] == "failed" and "why" in found["steps"]["half"]["tail"]
+    assert list(found["results"]) == ["half"]
 
 
 def test_a_step_that_hangs_does_not_take_the_others_time(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ def test_masks_of_an_engine_do_not_miss_what_comes_late() -> None:
     with engine() as segmenter:
         segmenter.llm.apply_model(encode_late)
         assert min(ious_to_loop(segmenter)) > LEAST_IOU
-        [happened] = segmenter.llm.apply_model(times_happened)
+        [(happened, ended_on)] = segmenter.llm.apply_model(what_happened)
     assert happened == [1], "one picture, encoded beside the language model"
+    assert ended_on == [True], "its span ends there, too"
 
 
 @pytest.mark.parametrize(
@@ -44,9 +45,19 @@ def encode_late(model: Any) -> None:
     """In the worker, a process of its own, whose tensors on a CPU know no streams."""
     torch.Tensor.record_stream = lambda tensor, stream: None  # type: ignore[method-assign]
     model.masks.encode_stream = EncodeStream(LateStreams())
+    encoding = model.timeline.encoding
+    model.sam_ended_on = []
+
+    def noted(name: str, keys: Any, stream: Any = None) -> Any:
+        if name == "vllm_csp.encode_sam":
+            model.sam_ended_on.append(stream)
+        return encoding(name, keys, stream)
+
+    model.timeline.encoding = noted
 
 
-def times_happened(model: Any) -> list[int]:
-    """In the worker: how often each entry of the stream has run, but for its first time."""
+def what_happened(model: Any) -> tuple[list[int], list[bool]]:
+    """In the worker: how often each entry of the stream has run again, and where spans ended."""
     [stream] = model.masks.encode_stream._streams.made
-    return [work.replays for work in stream.work]
+    ended = [one is stream for one in model.sam_ended_on]
+    return [work.replays for work in stream.work], ended

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from vllm import SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
@@ -369,29 +368,3 @@ def test_a_key_counts_until_it_is_taken_back() -> None:
     take_back(own.extra_args[REQUEST_KEY])
     with pytest.raises(ValueError, match="the server's own"):
         ReadoutProcessor.validate_params(own)
-
-
-class Operators(TorchDispatchMode):
-    """The names of the operators that run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-def test_v2_picks_no_rows_on_the_device(runner_v2: Worker, slots: SlotsV2) -> None:
-    """Rows picked by a list: the host would send it and wait, in every step of every answer."""
-    slots.admit(runner_v2.processor, 0, None, done=0)
-    slots.admit(runner_v2.processor, 1, "a", done=0)
-    logits, context = torch.zeros(2, VOCABULARY), layout([0, 1], [7, 7], [0, 0])
-    runner_v2.recorder.see(torch.zeros(2, 1))
-    with Operators() as operators:
-        runner_v2.processor.apply(logits, context)
-    assert operators.names == []
-    with operators:
-        logits[[1]]
-    assert "aten.index.Tensor" in operators.names, "control"

@@ -52,9 +52,8 @@ def step(store: ReadoutStore, rows: dict[float, tuple[Stream, int]]) -> None:
     """One engine step: query value -> (stream, token it was fed)."""
     store.record(
         [stream for stream, _ in rows.values()],
-        range(len(rows)),
         torch.stack([query(value) for value in rows]),
-        dict(enumerate(fed for _, fed in rows.values())),
+        [fed for _, fed in rows.values()],
     )
 
 
@@ -100,11 +99,8 @@ def test_choices_of_one_request_are_told_apart_by_their_tokens(store: ReadoutSto
 def test_tokens_told_apart_may_be_on_the_device(store: ReadoutStore) -> None:
     """Runner V2 hands over the fed tokens as a tensor."""
     streams = [store.open("request", "image") for _ in range(2)]
-    rows = [2, 0]
-    store.record(streams, rows, torch.stack([*map(query, (2.0, 9.0, 1.0))]), torch.tensor([7] * 3))
-    store.record(
-        streams, rows, torch.stack([*map(query, (4.0, 9.0, 3.0))]), torch.tensor([21, 5, 20])
-    )
+    store.record(streams, torch.stack([query(1.0), query(2.0)]), torch.tensor([7, 7]))
+    store.record(streams, torch.stack([query(3.0), query(4.0)]), torch.tensor([20, 21]))
     found = queries(store, "request", [21, 5], [1])
     assert found is not None
     assert found[0, 0] == 4.0

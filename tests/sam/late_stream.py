@@ -65,6 +65,7 @@ class LateStreams:
 
     def __init__(self) -> None:
         self.made: list[LateStream] = []
+        self.entered: list[LateStream] = []
 
     def Stream(self) -> LateStream:
         """A new one."""
@@ -79,7 +80,9 @@ class LateStreams:
     def stream(self, stream: LateStream) -> Iterator[None]:
         """What runs within goes to `stream`."""
         work = LateWork()
+        self.entered = [*self.entered, stream]
         with work:
             yield
+        self.entered = self.entered[:-1]
         work.spoil()
         stream.work.append(work)

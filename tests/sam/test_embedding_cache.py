@@ -165,6 +165,7 @@ def test_without_room_on_the_device_the_host_still_has_it() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_embeddings_go_and_come_back_unchanged() -> None:
     cache = EmbeddingCache(1, 8)
     stored = [torch.randn(8, 8, 256, device="cuda").permute(2, 0, 1) for _ in range(8)]

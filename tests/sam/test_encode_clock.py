@@ -24,11 +24,11 @@ def test_on_a_gpu_it_is_the_streams_and_counts_when_it_is_over(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(Event, "streams", {})
+    monkeypatch.setattr(Event, "over", 2)
     clock = EncodeClock()
     for _ in range(2):
         with clock.running(torch.device("cuda")):
             Event(enable_timing=True).record()  # what takes the time
-    monkeypatch.setattr(Event, "over", 2)
     assert clock.seconds() == 0
     monkeypatch.setattr(Event, "over", 5)
     assert clock.seconds() == clock.seconds() == pytest.approx(0.002)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -104,6 +105,22 @@ def test_an_embedding_goes_to_the_host_when_it_is_made(
     assert torch.equal(back.embedding, plain[0].embedding)
 
 
+def test_time_is_taken_on_the_stream_that_encodes(small_sam: Callable[[], Sam]) -> None:
+    streams = LateStreams()
+    service = MaskService(small_sam(), 2, encode_stream=EncodeStream(streams))
+    seen: list[Any] = []
+
+    @contextmanager
+    def running(device: torch.device) -> Iterator[None]:
+        seen.append(streams.entered)
+        yield
+        seen.append(streams.entered)
+
+    service._clock.running = running  # type: ignore[method-assign]
+    service.encode(KEYS[:1], pixels()[:1], SIZES[:1])
+    assert seen == [[service.encode_stream.own]] * 2 and streams.entered == []
+
+
 def test_without_streams_all_is_in_order(small_sam: Callable[[], Sam]) -> None:
     images = encoded(MaskService(small_sam(), 2, encode_stream=EncodeStream()))
     assert [one.made for one in images] == [None, None]
@@ -111,6 +128,7 @@ def test_without_streams_all_is_in_order(small_sam: Callable[[], Sam]) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_masks_are_those_of_one_stream(small_sam: Callable[[], Sam]) -> None:
     found = []
     for stream in (EncodeStream(), EncodeStream(torch.cuda)):

@@ -14,7 +14,7 @@ from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirection
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as LogitsProcessorV2
 
 from vllm_csp.kv.tracker import SCHEDULE_KEY, SEED_KEY, parse_schedule, tracker_of
-from vllm_csp.readout.recorder import Recorder, recorder_of
+from vllm_csp.readout.recorder import Recorder, picked, recorder_of
 from vllm_csp.readout.request_keys import is_given
 from vllm_csp.readout.store import Stream
 
@@ -120,7 +120,7 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
             streams = [self._streams[slots[row]] for row in rows]
             for row, stream in zip(rows, streams, strict=True):
                 stream.truncate(indexes[row])
-            fed = {row: self._fed(row) for row in rows} if ctx is None else ctx.input_ids
+            fed = [self._fed(row) for row in rows] if ctx is None else picked(ctx.input_ids, rows)
             self._recorder.record(streams, rows, logits.shape[0], fed)
             for row, stream in zip(rows, streams, strict=True):
                 stream.kept_tokens = self._recorder.kept_tokens(row) or stream.kept_tokens

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 
 from vllm_csp.readout.store import ReadoutStore, Stream
 from vllm_csp.timeline import Interval
+from vllm_csp.tokens.plan import on_device
 
 # One engine per process is the rule; tests may hold several.
 _recorders: WeakValueDictionary[str, Recorder] = WeakValueDictionary()
@@ -17,8 +19,8 @@ _recorders: WeakValueDictionary[str, Recorder] = WeakValueDictionary()
 class Recorder:
     """Turns sampling rows into mask queries.
 
-    The model stores each step's sampling rows with `see`; `record` runs `project`
-    ([rows, hidden] -> [rows, out_dim]) on them and notes whose they are.
+    The model stores each step's sampling rows with `see`; `record` picks the rows of segmentation
+    requests and runs `project` ([rows, hidden] -> [rows, out_dim]) on them.
     """
 
     def __init__(
@@ -43,14 +45,12 @@ class Recorder:
     def record(
         self,
         streams: Sequence[Stream],
-        rows: Sequence[int],
+        rows: list[int],
         num_rows: int,
-        fed_tokens: Mapping[int, int] | torch.Tensor,
+        fed_tokens: Sequence[int] | torch.Tensor,
     ) -> None:
-        """Keep the queries of the rows just seen; those of `streams` are `rows`.
+        """Keep the queries of `rows` of the rows just seen.
 
-        All are projected: to pick rows by numbers of the host's, it would have to wait for the
-        device. `fed_tokens`: of each of `rows`, or of all rows on the device.
         Raises `RuntimeError` if the runner sampled from other rows than the model saw.
         """
         hidden, self._hidden = self._hidden, None
@@ -58,7 +58,13 @@ class Recorder:
             raise RuntimeError(
                 "the rows given to the logits processor are not those given to compute_logits"
             )
-        self.store.record(streams, rows, self._project(hidden), fed_tokens)
+        wanted = hidden if len(rows) == num_rows else picked(hidden, rows)
+        self.store.record(streams, self._project(wanted), fed_tokens)
+
+
+def picked(values: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    """A copy of some rows; `values[rows]` would have the host wait for the device in every step."""
+    return values.index_select(0, on_device(np.array(rows), values.device))
 
 
 def recorder_of(instance_id: str) -> Recorder:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,11 +21,11 @@ from vllm_csp.timeline import Interval
 class Step:
     """The sampling rows of one engine step.
 
-    queries: [rows, out_dim]. fed_tokens: the token each row was fed, by row or as a device tensor.
+    queries: [rows, out_dim]. fed_tokens: the token each row was fed, as a list or a device tensor.
     """
 
     queries: torch.Tensor
-    fed_tokens: Mapping[int, int] | torch.Tensor
+    fed_tokens: Sequence[int] | torch.Tensor
 
 
 @dataclass
@@ -110,14 +110,13 @@ class ReadoutStore:
     def record(
         self,
         streams: Sequence[Stream],
-        rows: Sequence[int],
         queries: torch.Tensor,
-        fed_tokens: Mapping[int, int] | torch.Tensor,
+        fed_tokens: Sequence[int] | torch.Tensor,
     ) -> None:
-        """Add a step: queries and fed tokens of all its rows, of which `rows` are the streams'."""
+        """Add one row per stream: queries [streams, out_dim], fed_tokens [streams]."""
         step = Step(queries, fed_tokens)
         now = time.monotonic()
-        for row, stream in zip(rows, streams, strict=True):
+        for row, stream in enumerate(streams):
             stream.rows.append((step, row))
             stream.touched = now
             if id(stream) in self._streams:

@@ -31,6 +31,7 @@ class EncodeClock:
         yield
         ended_at.record()
         self._under_way.append((began_at, ended_at))
+        self.seconds()  # Who never asks would keep them all.
 
     def seconds(self) -> float:
         """Of all that is over by now."""
