@@ -125,8 +125,7 @@ def steps(tiny: bool = False) -> list[Step]:
             100,
             *(*large, "--kv-bytes", "64" if tiny else "4096", "--rounds", "1" if tiny else "3"),
             *("--batches", "1", *([] if tiny else ["16"])),
-            *("--max-tokens", "2" if tiny else "10"),
-            *("--policies", "dense", *([] if tiny else ["csp-65"])),
+            *("--max-tokens", "10", "--policies", "dense", *([] if tiny else ["csp-65"])),
         ),
         _step(
             "encode-int8",

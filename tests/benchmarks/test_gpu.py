@@ -118,3 +118,7 @@ def test_the_whole_run_on_a_tiny_geometry(tmp_path: Path, monkeypatch: pytest.Mo
     report = json.loads((tmp_path / "report.json").read_text())
     assert ended.value.code == 0, report["steps"]
     assert len(report["results"]) == len(gpu.NAMES)
+    waterfall = report["results"]["waterfall"]["rows"]
+    spent = {row["part"]: row["ms_per_question"] for row in waterfall}
+    assert min(spent["mask decode"], spent["encode answer"]) > 0.2, "answers had masks"
+    assert {row["iou"] for row in report["results"]["streams"]["rows"]} == {1.0}
