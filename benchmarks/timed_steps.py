@@ -15,7 +15,7 @@ from typing import Any
 
 SECONDS_TO_END = 5.0
 MOST_GUESSES = 3.0
-"""How many times its guess a step may take while others wait."""
+"""How many times its guess a step may take."""
 
 
 @dataclass(frozen=True)
