@@ -10,7 +10,8 @@ other, and dense with plain transformers (`benchmarks/baselines.py`). `iou` is t
 with the row named in `against`; a random checkpoint's masks are fine-grained noise, so rounding
 shows more than in a trained one's. `same_tokens` is how much of the greedy answers is the same up
 to the first other token; one that rounding has turned makes all behind it different. `replays` are
-those of graphs while `captured` decoded; its masks are those of prefills, as everyone's. The exit
+those of graphs while `captured` decoded; its masks are those of prefills, as everyone's. `waits`:
+where the engine's steps made the host wait for the GPU while it answered, and how often. The exit
 code is 1 if an IoU is below `--least`, the tokens of `captured` are below `--least-tokens`, or it
 failed or replayed nothing on a GPU.
 """
@@ -32,6 +33,7 @@ from benchmarks.dtype_options import add_dtype_option
 from benchmarks.overlap import overlaps
 from benchmarks.report import report_rows
 from benchmarks.systems import POLICIES
+from benchmarks.waits import CHECKED, counted_waits, told
 
 if TYPE_CHECKING:
     from vllm_csp.serving.segmenter import Segmenter
@@ -112,9 +114,11 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     )
     forced = engine.ask([Question(text, image, mode="force") for text, image in asked])
     replays = _counted_replays(engine)
-    free = engine.ask([Question(text, image, max_tokens=MOST_TOKENS) for text, image in asked])
+    with counted_waits() as waits:
+        free = engine.ask([Question(text, image, max_tokens=MOST_TOKENS) for text, image in asked])
+    seen = {"replays": len(replays), "waits": told(waits)}
     return [
-        {"mask": one.masks[0], "tokens": other.token_ids, "replays": len(replays)}
+        {"mask": one.masks[0], "tokens": other.token_ids, **seen}
         for one, other in zip(forced, free, strict=True)
     ]
 
@@ -152,7 +156,7 @@ def _ask_in_a_process(
 ) -> list[dict[str, Any]]:
     cell = ["--cell", engine, "--backends", backend or "-", "--dtype", arguments.dtype]
     cell += ["--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
-    answers: list[dict[str, Any]] = run_cell("benchmarks.parity", cell)
+    answers: list[dict[str, Any]] = run_cell("benchmarks.parity", cell, CHECKED)
     return answers
 
 
@@ -169,6 +173,7 @@ def _row(name: str, other: str, answers: dict[str, list[Any]]) -> dict[str, Any]
         # Transformers is asked for masks only.
         "same_tokens": None if other == "transformers" else round(sum(tokens) / len(tokens), 4),
         "replays": 0,
+        "waits": answers[name][0].get("waits", ""),
         "wrong": "",
     }
 
@@ -182,7 +187,7 @@ def _captured_row(
         found = _ask_in_a_process(CAPTURED, backend, arguments)
     except SystemExit as failure:
         compared = dict.fromkeys(("iou", "least_iou", "same_tokens"))
-        row = {"engine": name, "against": other, "masks": 0, **compared, "replays": 0}
+        row = {"engine": name, "against": other, "masks": 0, **compared, "replays": 0, "waits": ""}
         return {**row, "wrong": str(failure)[-500:]}
     return {**_row(name, other, {**answers, name: found}), "replays": found[0]["replays"]}
 
