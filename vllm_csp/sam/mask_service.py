@@ -21,8 +21,8 @@ logger = logging.getLogger("vllm.plugins.vllm_csp.sam")
 # One image's activations are more than a CPU's cache holds; more at once only take longer
 # (`python -m benchmarks.encode --encoders mobile_sam --batches 1 4`).
 CPU_IMAGES = 1
-# Enough work for a GPU, in 1.6 GB for ViT-H; vLLM sets memory aside for one image only, as all
-# that it profiles with are the same.
+# Enough work for a GPU; vLLM sets memory aside for one image only, as all that it profiles with
+# are the same, and a step may bring 64.
 GPU_IMAGES = 8
 
 
