@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report_cell(measure_baseline(arguments))
         return
     card = _card(arguments)
+    targets = [target for call in checked_calls(arguments) for target in call.targets]
     found: dict[str, Any] = {}
     for name in arguments.systems:
         if system_and_size(name)[0] in BASELINES:
@@ -64,11 +65,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             found[name] = measure_server(name, arguments)
         print(f"{name}: {len(found[name]['rows'])} cells done", file=sys.stderr, flush=True)
         # After each: what is there is kept, whatever becomes of those that follow.
-        _report(found, arguments, card)
+        _report(found, targets, arguments, card)
 
 
-def _report(found: dict[str, Any], arguments: argparse.Namespace, card: dict[str, Any]) -> None:
-    targets = [target for call in checked_calls(arguments) for target in call.targets]
+def _report(
+    found: dict[str, Any],
+    targets: Sequence[Mask],
+    arguments: argparse.Namespace,
+    card: dict[str, Any],
+) -> None:
     rows = [_row(name, cell, found, targets) for name in found for cell in found[name]["rows"]]
     names = ("mode", "max_tokens", "requests", "scenes")
     setting = {name: getattr(arguments, name) for name in (*MODEL_OPTIONS, *names)}

@@ -70,17 +70,15 @@ class Journal:
         """Whether a step need not run again."""
         return name in self.records and self.records[name].state == "done"
 
-    def was_late(self, name: str) -> bool:
-        """Whether a limit ended the step when it last ran."""
-        return name in self.records and self.records[name].state == "late"
-
     def guess(self, step: Step, limit: float) -> float:
         """Seconds that the step may take: longer than the limit that ended it before.
 
         But no longer than a whole run has, or it would never have its turn again.
         """
-        before = self.records[step.name].seconds if self.was_late(step.name) else 0.0
-        return max(step.guess, min(1.5 * before, limit - 2 * SECONDS_TO_END))
+        before = self.records.get(step.name)
+        if before is None or before.state != "late":
+            return step.guess
+        return max(step.guess, min(1.5 * before.seconds, limit - 2 * SECONDS_TO_END))
 
 
 def run_steps(
