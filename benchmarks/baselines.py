@@ -19,21 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from benchmarks.plain_tiny_vit import encode_plainly
+from benchmarks.calls import Mask
 from benchmarks.random_weights import answer_of, make_up
+from benchmarks.shipped import shipped_encode, shipped_masks
 from vllm_csp.images import (
     CLIP_MEAN,
     CLIP_STD,
     SAM_IMAGE_SIZE,
     clip_crop,
-    sam_input_size,
     sam_resize,
     to_rgb,
 )
@@ -42,14 +42,8 @@ from vllm_csp.models.conversation import Turn, build_prompt
 from vllm_csp.models.projector import build_projector, build_text_hidden_fcs
 from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.sam.encoder_kind import read_geometry
-from vllm_csp.sam.mask_decoder import MaskDecoder
 from vllm_csp.sam.sam import Sam
-from vllm_csp.sam.tiny_vit import TinyVitEncoder
-from vllm_csp.sam.upstream import ImageEncoderViT
-from vllm_csp.sam.upstream import MaskDecoder as ShippedMaskDecoder
-from vllm_csp.sam.vit import VitEncoder
 
-Mask = npt.NDArray[np.bool_]
 SAM_PREFIX = "model.visual_model."
 
 
@@ -81,47 +75,50 @@ class Baseline:
         vision = CLIPVisionConfig.from_pretrained(tower)
         self.config = LisaConfig.from_published(published, vision.to_dict(), tower)
         self.tokenizer = LisaTokenizer.from_pretrained(folder)
+        self._eos = self.tokenizer.eos_token_id
         self.device = device
         self.dtype: torch.dtype = getattr(torch, dtype)
         state = dict(_weights(folder))
-        shapes = {
-            name.removeprefix(SAM_PREFIX): tuple(tensor.shape)
-            for name, tensor in state.items()
-            if name.startswith(SAM_PREFIX)
-        }
+        self._build(tower, _below(state, SAM_PREFIX), sam_image_size)
+        self._load(state)
+        self._move()
+        if hollow:
+            self._make_up(answer_of(folder))
+
+    def _build(self, tower: str, sam: dict[str, Tensor], sam_image_size: int) -> None:
         with torch.device("meta"):
             self.llama = LlamaForCausalLM(self.config.text_config)
             self.projector = build_projector(self.config)
             self.queries = build_text_hidden_fcs(self.config)[0]
-        self.sam = Sam(replace(read_geometry(shapes), image_size=sam_image_size)).eval()
-        self.clip = CLIPVisionModel.from_pretrained(tower).eval()
-        parts: list[tuple[nn.Module, str]] = [
-            (self.projector, "model.mm_projector."),
-            (self.queries, "model.text_hidden_fcs.0."),
-        ]
-        for module, prefix in parts:
-            module.load_state_dict(_below(state, prefix), assign=True)
-        text = {k: v for k, v in state.items() if k.startswith(("model.", "lm_head."))}
+        geometry = read_geometry({name: tuple(tensor.shape) for name, tensor in sam.items()})
+        self.sam = Sam(replace(geometry, image_size=sam_image_size))
+        self.clip = CLIPVisionModel.from_pretrained(tower)
+        self._networks = (self.llama, self.projector, self.queries, self.sam, self.clip)
+
+    def _load(self, state: dict[str, Tensor]) -> None:
+        self.projector.load_state_dict(_below(state, "model.mm_projector."), assign=True)
+        self.queries.load_state_dict(_below(state, "model.text_hidden_fcs.0."), assign=True)
         if self.config.text_config.tie_word_embeddings:
-            text["lm_head.weight"] = text["model.embed_tokens.weight"]
+            state["lm_head.weight"] = state["model.embed_tokens.weight"]
         own = self.llama.state_dict()
-        self.llama.load_state_dict({name: text[name] for name in own}, assign=True)
-        # Not in any checkpoint, so still without values after building on meta.
-        self.llama.model.rotary_emb = type(self.llama.model.rotary_emb)(self.config.text_config)
+        self.llama.load_state_dict({name: state[name] for name in own}, assign=True)
         self.sam.load_weights(_below(state, SAM_PREFIX).items())
         self.sam.require_complete()
+
+    def _move(self) -> None:
+        # Frequencies of positions are in no checkpoint, so without values after building on meta;
+        # new ones come last, as they stay in fp32.
+        del self.llama.model.rotary_emb
+        for network in self._networks:
+            network.to(device=self.device, dtype=self.dtype).eval()
+        frequencies = LlamaRotaryEmbedding(self.config.text_config)
+        self.llama.model.rotary_emb = frequencies.to(self.device)
+
+    def _make_up(self, answer: list[int]) -> None:
         made_up: dict[str, Tensor] = {}
-        for module in (self.llama, self.projector, self.queries, self.sam, self.clip):
-            module.to(device=device, dtype=self.dtype).eval()
-            if hollow:
-                made_up |= module.state_dict(prefix=f"{type(module).__name__}.")
-        if hollow:
-            make_up(made_up, answer_of(folder))
-        # Frequencies of positions stay in fp32, as everywhere.
-        self.llama.model.rotary_emb = type(self.llama.model.rotary_emb)(self.config.text_config).to(
-            device
-        )
-        self._eos = self.tokenizer.eos_token_id
+        for network in self._networks:
+            made_up |= network.state_dict(prefix=f"{type(network).__name__}.")
+        make_up(made_up, answer)
 
     # --- parts ---
 
@@ -159,28 +156,6 @@ class Baseline:
         side = self.sam.image_size
         return self.sam.preprocess([torch.from_numpy(sam_resize(one, side)) for one in images])
 
-    def shipped_encoder(self, pixels: Tensor) -> Tensor:
-        """segment-anything's own encoder, or MobileSAM's steps one by one."""
-        encoder = self.sam.image_encoder
-        if isinstance(encoder, TinyVitEncoder):
-            return encode_plainly(encoder, pixels)
-        assert isinstance(encoder, VitEncoder)
-        return ImageEncoderViT.forward(encoder, pixels)
-
-    def shipped_masks(self, embedding: Tensor, queries: Tensor, image: Image.Image) -> list[Mask]:
-        """segment-anything's mask decoder on one image [C, h, w], and LISA's way to masks."""
-        if not len(queries):
-            return []
-        prompts, decoder = self.sam.prompt_encoder, self.sam.mask_decoder
-        prompts.forget_dense_pe()
-        sparse, dense = prompts(queries)
-        low_res, _ = shipped_decode(decoder, embedding[None], prompts.get_dense_pe(), sparse, dense)
-        side = self.sam.image_size
-        height, width = sam_input_size((image.height, image.width), side)
-        whole = _resize(low_res.float(), (side, side))[..., :height, :width]
-        logits = _resize(whole, (image.height, image.width))[:, 0]
-        return list(logits.cpu().numpy() > 0)
-
     def seg_rows(self, ids: Sequence[int]) -> list[int]:
         """Indexes of [SEG] among generated ids; row i predicted token i."""
         seg = self.tokenizer.seg_token_id
@@ -212,8 +187,9 @@ class ReferenceLoop(Baseline):
                 wanted = hidden[len(hidden) - len(answer) :][self.seg_rows(answer)]
                 break
         pixels = self.sam_pixels([image])
-        embedding = self.shipped_encoder(pixels)[0]
-        return Reply(answer, self.shipped_masks(embedding, self.queries(wanted), image))
+        [embedding] = shipped_encode(self.sam.image_encoder, pixels)
+        size = (image.height, image.width)
+        return Reply(answer, shipped_masks(self.sam, embedding, self.queries(wanted), size))
 
 
 class HuggingFace(Baseline):
@@ -233,12 +209,13 @@ class HuggingFace(Baseline):
         ]
         answers, hidden = self._generate(inputs, 1 if force else max_tokens)
         pixels = self.sam_pixels(pictures)
-        embeddings = self.shipped_encoder(pixels)
+        embeddings = shipped_encode(self.sam.image_encoder, pixels)
         replies = []
         for (_, image), answer, states in zip(questions, answers, hidden, strict=True):
             number = numbers[id(image)]
             wanted = states[:1] if force else states[self.seg_rows(answer)]
-            masks = self.shipped_masks(embeddings[number], self.queries(wanted), pictures[number])
+            size = (pictures[number].height, pictures[number].width)
+            masks = shipped_masks(self.sam, embeddings[number], self.queries(wanted), size)
             replies.append(Reply([] if force else answer, masks))
         return replies
 
@@ -268,28 +245,6 @@ class HuggingFace(Baseline):
             end = ids.index(self._eos) + 1 if self._eos in ids else len(ids)
             answers.append(ids[:end])
         return answers, list(states)
-
-
-def shipped_decode(
-    decoder: MaskDecoder, embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor
-) -> tuple[Tensor, Tensor]:
-    """segment-anything's decoder on the weights of ours: one image [1, C, h, w], n queries.
-
-    Returns: logits [n, 1, 4h, 4w] and predicted IoU [n, 1].
-    """
-    masks, scores = ShippedMaskDecoder.forward(
-        decoder,
-        image_embeddings=embeddings,
-        image_pe=image_pe,
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense.expand(len(sparse), -1, *embeddings.shape[2:]),
-        multimask_output=False,
-    )
-    return masks, scores
-
-
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(images, size, mode="bilinear", align_corners=False)
 
 
 def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from itertools import count, cycle, islice
 
@@ -33,17 +36,33 @@ class Call:
 
 def calls(total: int, per_image: int, first: int, scenes: bool = False) -> list[Call]:
     """`total` questions, or a few more: about photos from number `first` on, or about scenes."""
-    ask = _about_scene if scenes else _about_photo
-    return [ask(first + number, per_image) for number in range(-(-total // per_image))]
+    ask = partial(_about_scene if scenes else _about_photo, per_image=per_image)
+    numbers = range(first, first + -(-total // per_image))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(ask, numbers))
 
 
-def plan(arguments: argparse.Namespace) -> Iterator[tuple[int, int, list[Call]]]:
-    """Cells: clients, questions per image, calls. The same for every system."""
+@dataclass(frozen=True)
+class Cell:
+    """So many clients, questions per image and questions in all, about pictures of its own."""
+
+    clients: int
+    per_image: int
+    total: int
+    first: int
+
+    def calls(self, scenes: bool) -> list[Call]:
+        """What is asked; the same for every system."""
+        return calls(self.total, self.per_image, self.first, scenes)
+
+
+def plan(arguments: argparse.Namespace) -> Iterator[Cell]:
+    """The cells: every client asks `--waves` times, and all together `--requests` questions."""
     start = count(1000, 10_000)
     for per_image in arguments.per_image:
         for clients in arguments.concurrency:
-            total = max(arguments.requests, 2 * clients * per_image)
-            yield clients, per_image, calls(total, per_image, next(start), arguments.scenes)
+            total = max(arguments.requests, arguments.waves * clients * per_image)
+            yield Cell(clients, per_image, total, next(start))
 
 
 def checked_calls(arguments: argparse.Namespace) -> list[Call]:

@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import RESULTS
+
 MARK = "cell: "
 ROOT = Path(__file__).resolve().parents[1]
+LOGS = RESULTS / "logs"
 
 # What `vllm_csp.allocator` does, for glibc in a process that does not load LISA.
 KEEP_MEMORY = {
@@ -31,20 +35,26 @@ def run_cell(
 ) -> Any:
     """Run `python -m module arguments`; gives what it reported.
 
-    Raises `SystemExit` with the end of its errors when it fails.
+    Raises `SystemExit` with the end of what it said when it fails.
     """
     given = dict(environment or {})
     # Found from any folder.
     paths = [given.get("PYTHONPATH"), str(ROOT), os.environ.get("PYTHONPATH")]
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **given, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-    )
-    if done.returncode:
-        raise SystemExit(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
-    # The engine logs to stdout too.
-    (line,) = [one for one in done.stdout.splitlines() if one.startswith(MARK)]
+    LOGS.mkdir(parents=True, exist_ok=True)
+    # It stays where the cell fails, or is ended from outside with this process.
+    handle, name = tempfile.mkstemp(".log", f"{module}-", LOGS)
+    with os.fdopen(handle, "a+") as log:
+        code = subprocess.call(
+            [sys.executable, "-m", module, *arguments],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **given, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )
+        log.seek(0)
+        said = log.read()
+    if code:
+        raise SystemExit(f"{module} {' '.join(arguments)} failed ({name}):\n{said[-3000:]}")
+    Path(name).unlink()
+    # The engine logs, too.
+    (line,) = [one for one in said.splitlines() if one.startswith(MARK)]
     return json.loads(line.removeprefix(MARK))

@@ -8,22 +8,24 @@ needs no 16 GB on disk.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isqrt
+from math import isqrt, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.random_weights import ANSWER
+from vllm_csp.cache_folder import CACHE
+from vllm_csp.models.published import published_config
 
 if TYPE_CHECKING:
     from transformers import CLIPVisionConfig
 
     from vllm_csp.sam.vit_geometry import VitGeometry
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp" / "bench"
 PATCH = 14
+WIDTHS = {"BF16": 2, "F32": 4}
+"""Bytes of a value."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def write_checkpoint(size: Size, hollow: bool = False) -> Path:
     """The folder of such a checkpoint; one that is there is kept."""
     from vllm_csp.standin import write_standin
 
-    folder = CACHE / (size.name + ("-hollow" if hollow else ""))
+    folder = CACHE / "bench" / (size.name + ("-hollow" if hollow else ""))
     if hollow:
         return _write_hollow(size, folder)
     vision, sam = image_networks(size)
@@ -111,34 +113,40 @@ def _write_hollow(size: Size, folder: Path) -> Path:
         return folder
     vision, sam = image_networks(size)
     # Tokenizer and tower come with a small one, whose width the tower's rows do not depend on.
-    small = standin.write_standin(CACHE / f"small-{size.name}", num_layers=1, vision=vision)
+    small = standin.write_standin(
+        CACHE / "bench" / f"small-{size.name}", num_layers=1, vision=vision
+    )
     folder.mkdir(parents=True, exist_ok=True)
     text = standin.llama_config(size.hidden, size.ffn, size.layers, size.heads)
     with torch.device("meta"):
         weights = standin.build_weights(text, vision, sam)
-    write_hole(
-        folder / "model.safetensors", {name: tuple(one.shape) for name, one in weights.items()}
-    )
+    shapes = {name: ("BF16", tuple(one.shape)) for name, one in weights.items()}
+    write_hole(folder / "model.safetensors", shapes)
     for name in ("clip", "added_tokens.json", "generation_config.json", "tokenizer.model"):
         if not (folder / name).exists():
             (folder / name).symlink_to((small / name).resolve())
     answer = standin.answer_ids(folder / "tokenizer.model", size.answer_tokens)
     (folder / ANSWER).write_text(json.dumps(answer))
-    config = standin.published_config(text, vision)
+    config = published_config(text, vision.hidden_size, standin.VISION_LAYER)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder
 
 
-def write_hole(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """A safetensors file of bf16 tensors without values, which takes no room on disk."""
+def num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Of a tensor's values; dtype: as safetensors calls it."""
+    return WIDTHS[dtype] * prod(shape)
+
+
+def write_hole(file: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """A safetensors file of tensors without values, which takes no room on disk.
+
+    tensors: dtype, as safetensors calls it, and shape.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, shape in shapes.items():
-        begin, values = end, 1
-        for side in shape:
-            values *= side
-        end = begin + 2 * values
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + num_bytes(dtype, shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with file.open("wb") as opened:

@@ -32,7 +32,7 @@ from benchmarks.report import RESULTS, report_rows
 from vllm_csp.mini import MINI
 
 if TYPE_CHECKING:
-    from vllm_csp.sam.mask_service import MaskService
+    from vllm_csp.sam.sam import Sam
 
 IMPLEMENTATIONS = ("loop", "batch")
 
@@ -105,18 +105,18 @@ def measure(name: str, dtype: str, arguments: argparse.Namespace) -> list[dict[s
     """Seconds of each number of queries, in this process, and the masks of the last call."""
     import torch
 
-    from benchmarks.mask_work import decoder, load_work
+    from benchmarks.mask_work import load_sam, load_work
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    service = decoder(arguments.checkpoint, dtype, device)
-    like = next(service._sam[0].parameters())
+    sam = load_sam(arguments.checkpoint, dtype, device)
+    like = next(sam.parameters())
     size = (arguments.height, arguments.width)
     found = []
     for queries, per_image in product(arguments.queries, arguments.per_image):
         if queries % per_image:
             continue
         work = load_work(arguments.work, queries // per_image, per_image, like, size)
-        run = {"loop": _loop, "batch": _batch}[name](service, *work)
+        run = {"loop": _loop, "batch": _batch}[name](sam, *work)
         masks = run()
         runs = []
         for _ in range(3):
@@ -134,9 +134,11 @@ def measure(name: str, dtype: str, arguments: argparse.Namespace) -> list[dict[s
     return found
 
 
-def _batch(service: MaskService, images: list[Any], queries: list[Any]) -> Callable[[], Any]:
-    from vllm_csp.masks import encode_mask
-    from vllm_csp.sam.postprocess import unpack_mask
+def _batch(sam: Sam, images: list[Any], queries: list[Any]) -> Callable[[], Any]:
+    from vllm_csp.masks import encode_mask, unpack_mask
+    from vllm_csp.sam.mask_service import MaskService
+
+    service = MaskService(sam, 1)
 
     def run() -> list[Any]:
         return [
@@ -148,35 +150,19 @@ def _batch(service: MaskService, images: list[Any], queries: list[Any]) -> Calla
     return run
 
 
-def _loop(service: MaskService, images: list[Any], queries: list[Any]) -> Callable[[], Any]:
+def _loop(sam: Sam, images: list[Any], queries: list[Any]) -> Callable[[], Any]:
     import torch
-    from torch.nn import functional
 
-    from benchmarks.baselines import as_json, shipped_decode
+    from benchmarks.baselines import as_json
+    from benchmarks.shipped import shipped_masks
 
-    sam = service._sam[0]
-    embeddings = [image.embedding[None].contiguous() for image in images]
-
-    def resize(pixels: Any, size: tuple[int, int]) -> Any:
-        return functional.interpolate(pixels, size, mode="bilinear", align_corners=False)
+    embeddings = [image.embedding.contiguous() for image in images]
 
     @torch.inference_mode()
     def run() -> list[Any]:
         masks = []
         for image, embedding, rows in zip(images, embeddings, queries, strict=True):
-            sam.prompt_encoder.forget_dense_pe()
-            sparse, dense = sam.prompt_encoder(rows)
-            low_res, _ = shipped_decode(
-                sam.mask_decoder,
-                embedding,
-                sam.prompt_encoder.get_dense_pe(),
-                sparse,
-                dense,
-            )
-            height, width = image.input_size
-            square = resize(low_res.float(), (sam.image_size, sam.image_size))
-            logits = resize(square[..., :height, :width], image.original_size)[:, 0]
-            masks += as_json(list(logits.cpu().numpy() > 0))
+            masks += as_json(shipped_masks(sam, embedding, rows, image.original_size))
         return masks
 
     return run

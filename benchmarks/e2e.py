@@ -22,8 +22,10 @@ stdout is one JSON document; rows go to benchmarks/results/e2e.csv.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.calls import Mask, checked_calls
@@ -42,6 +44,7 @@ from benchmarks.systems import (
     system_and_size,
     system_name,
 )
+from vllm_csp.durable import whole_file
 
 TEXT_TOKENS = 60
 
@@ -56,16 +59,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     card = _card(arguments)
     targets = [target for call in checked_calls(arguments) for target in call.targets]
-    found: dict[str, Any] = {}
+    found = _found_before(arguments)
     for name in arguments.systems:
+        if name in found:
+            continue
         if system_and_size(name)[0] in BASELINES:
             cell = ["--cell", name, *_passed_on(arguments)]
             found[name] = run_cell("benchmarks.e2e", cell, KEEP_MEMORY)
         else:
             found[name] = measure_server(name, arguments)
         print(f"{name}: {len(found[name]['rows'])} cells done", file=sys.stderr, flush=True)
+        if arguments.resume:
+            with whole_file(_parts(arguments)) as file:
+                file.write_text(json.dumps({"asked": _passed_on(arguments), "found": found}))
         # After each: what is there is kept, whatever becomes of those that follow.
         _report(found, targets, arguments, card)
+
+
+def _parts(arguments: argparse.Namespace) -> Path:
+    return RESULTS / f"{arguments.result}-parts.json"
+
+
+def _found_before(arguments: argparse.Namespace) -> dict[str, Any]:
+    """With `--resume`, what an earlier run has measured in the same way, by system."""
+    if not arguments.resume or not _parts(arguments).exists():
+        return {}
+    stored = json.loads(_parts(arguments).read_text())
+    found: dict[str, Any] = stored["found"] if stored["asked"] == _passed_on(arguments) else {}
+    return found
 
 
 def _report(
@@ -74,8 +95,12 @@ def _report(
     arguments: argparse.Namespace,
     card: dict[str, Any],
 ) -> None:
-    rows = [_row(name, cell, found, targets) for name in found for cell in found[name]["rows"]]
-    names = ("mode", "max_tokens", "requests", "scenes")
+    rows = [
+        _row(name, cell, found, targets, arguments.hollow)
+        for name in found
+        for cell in found[name]["rows"]
+    ]
+    names = ("mode", "max_tokens", "requests", "waves", "scenes")
     setting = {name: getattr(arguments, name) for name in (*MODEL_OPTIONS, *names)}
     setting["memory"] = {name: one["memory"] for name, one in found.items() if "memory" in one}
     report_rows(arguments.result, "questions over HTTP", rows, {**setting, "ceiling": card})
@@ -85,7 +110,11 @@ def _report(
 
 
 def _row(
-    name: str, cell: dict[str, Any], found: dict[str, Any], targets: Sequence[Mask] = ()
+    name: str,
+    cell: dict[str, Any],
+    found: dict[str, Any],
+    targets: Sequence[Mask] = (),
+    hollow: bool = False,
 ) -> dict[str, Any]:
     def rate(system: str, per_image: int, clients: int) -> float:
         rows = found.get(system, {"rows": []})["rows"]
@@ -120,7 +149,7 @@ def _row(
         "sam_hits": int(cell["sam_hits"]),
         "prefix_tokens": int(cell["prefix_tokens"]),
         "iou": ""
-        if kind == SMALLER  # another checkpoint
+        if kind == SMALLER or (hollow and kind in BASELINES)  # other weights
         else _least_iou(found[name]["masks"], found.get("dense", {}).get("masks", [])),
         "giou": round(accuracy(found[name]["masks"], targets), 4) if targets else "",
     }
@@ -145,7 +174,7 @@ def _card(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _passed_on(arguments: argparse.Namespace) -> list[str]:
-    names = ("mode", "max_tokens", "requests", "baseline_questions")
+    names = ("mode", "max_tokens", "requests", "waves", "baseline_questions")
     options = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in names]
     options += ["--scenes"] if arguments.scenes else []
     options += [*model_flags(arguments), "--concurrency", *map(str, arguments.concurrency)]
@@ -176,6 +205,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max-tokens", type=int, default=0, help="Of an answer; default: 3 beyond a random one's."
     )
     parser.add_argument("--requests", type=int, default=16, help="Least questions of a cell.")
+    parser.add_argument("--waves", type=int, default=2, help="Least calls of each client.")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="Keep each system's figures, and do not measure again what a run had that was ended.",
+    )
     parser.add_argument(
         "--baseline-questions", type=int, default=4, help="Timed in the reference's loop."
     )

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments.dtypes,
             arguments.allocators,
         )
-        if exists(*cell)
+        if exists(*cell[:3])
     ]
     rates = {dtype: measured_rates(dtype) for dtype in arguments.dtypes}
     parts = {
@@ -180,17 +180,13 @@ def _wait(device: str) -> None:
 def _runner(model: nn.Module, implementation: str, rows: int) -> Callable[[Tensor], Tensor]:
     from transformers import CLIPVisionModel
 
-    from benchmarks.plain_tiny_vit import encode_plainly
-    from vllm_csp.sam.tiny_vit import TinyVitEncoder
-    from vllm_csp.sam.upstream import ImageEncoderViT
+    from benchmarks.shipped import shipped_encode
 
     if isinstance(model, CLIPVisionModel):
         return lambda pixels: model(pixels)
     if implementation != "shipped":
         return lambda pixels: model(pixels, (min(rows, pixels.shape[2]), pixels.shape[3]))
-    if isinstance(model, TinyVitEncoder):
-        return lambda pixels: encode_plainly(model, pixels)
-    return lambda pixels: ImageEncoderViT.forward(model, pixels)  # type: ignore[arg-type]
+    return partial(shipped_encode, model)
 
 
 def _command(cell: Cell, arguments: argparse.Namespace) -> list[str]:

@@ -26,7 +26,7 @@ def work(encoder: str, dtype: str = "bfloat16") -> Part:
     return Part(encoder, part.flop, part.bytes)
 
 
-def exists(encoder: str, implementation: str, way: str, dtype: str, allocator: str) -> bool:
+def exists(encoder: str, implementation: str, way: str) -> bool:
     """Only ViTs have attention of several kinds; CLIP runs as transformers ship it, in one way."""
     kind = encoder.partition("@")[0]
     is_vit = kind in ("vit_h", "tiny")

@@ -11,9 +11,9 @@ from torch import Tensor
 from benchmarks.baselines import Baseline
 from benchmarks.calls import FIRST_SCENE
 from benchmarks.dtype_options import usual_dtypes
+from benchmarks.shipped import shipped_encode
 from vllm_csp.images import sam_input_size
 from vllm_csp.sam.embedding_cache import ImageEmbedding
-from vllm_csp.sam.mask_service import MaskService
 from vllm_csp.sam.sam import Sam
 from vllm_csp.scenes import make_sample
 from vllm_csp.standin import SAM
@@ -34,7 +34,8 @@ def trained_work(
     for number in range(images):
         sample = make_sample(FIRST_SCENE + number, "test", size=max(size))
         picture = sample.image.crop((0, 0, width, height))
-        embeddings.append(model.shipped_encoder(model.sam_pixels([picture]))[0])
+        pixels = model.sam_pixels([picture])
+        embeddings.append(shipped_encode(model.sam.image_encoder, pixels)[0])
         [rows] = model.image_rows([picture])
         texts = islice(cycle(one.text for one in sample.questions), per_image)
         inputs = [model.embedded(model.prompt(text), rows)[None] for text in texts]
@@ -52,14 +53,12 @@ def random_work(images: int, per_image: int) -> dict[str, Tensor]:
     }
 
 
-def decoder(checkpoint: str, dtype: str, device: str) -> MaskService:
+def load_sam(checkpoint: str, dtype: str, device: str) -> Sam:
     """Of a checkpoint, or with random weights."""
     if checkpoint:
-        sam = Baseline(checkpoint, dtype, device).sam
-    else:
-        torch.manual_seed(0)
-        sam = Sam(SAM).to(device, getattr(torch, dtype)).eval()
-    return MaskService(sam, 1)
+        return Baseline(checkpoint, dtype, device).sam
+    torch.manual_seed(0)
+    return Sam(SAM).to(device, getattr(torch, dtype)).eval()
 
 
 def load_work(

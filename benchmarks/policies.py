@@ -4,8 +4,8 @@
 
 Each policy runs in its own process on the same photos and questions. `iou_to_dense` is the mean IoU
 of its masks with those of `dense`; it says how far a policy moves the masks of this checkpoint, not
-how right they are (the accuracy columns wait for a trained checkpoint and ground truth). The last
-line on stdout is one JSON document; rows go to benchmarks/results/policies.csv.
+how right they are, which `benchmarks.ranking` measures. The last line on stdout is one JSON
+document; rows go to benchmarks/results/policies.csv.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def run_policy(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[
 
 def _policies(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Settings of each policy, as schedules with the wanted mean."""
+    from vllm_csp.evaluation.policy_run import engine_section
     from vllm_csp.models.config import LisaConfig
     from vllm_csp.tokens import at_mean
 
@@ -92,8 +93,7 @@ def _policies(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     settings: dict[str, dict[str, Any]] = {"dense": {"policy": "dense"}}
     for name, (policy, knobs) in wanted.items():
         schedule = at_mean(policy, arguments.mean, layers, 256, **knobs)
-        stages = json.loads(schedule.model_dump_json())["stages"]
-        settings[name] = {"policy": "custom", "stages": stages, "scatter": schedule.scatter}
+        settings[name] = engine_section(schedule)
     return settings
 
 
@@ -108,8 +108,6 @@ def _row(name: str, result: dict[str, Any], dense: dict[str, Any]) -> dict[str, 
         "kv_blocks": sum(result["kv_blocks"]),
         "questions_per_second": result["questions_per_second"],
         "iou_to_dense": round(sum(ious) / len(ious), 3),
-        "giou": "",
-        "ciou": "",
     }
 
 
@@ -119,7 +117,7 @@ def _report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    from vllm_csp.serving.cli import CACHE
+    from vllm_csp.cache_folder import CACHE
     from vllm_csp.standin import write_standin
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -32,6 +32,7 @@ from benchmarks.dtype_options import add_dtype_option
 from benchmarks.plots import plot_bars
 from benchmarks.report import RESULTS, report_rows
 from benchmarks.systems import POLICIES as SERVED
+from vllm_csp.cache_folder import CACHE
 
 TEXT_TOKENS = 64
 HIDDEN = 1024
@@ -43,7 +44,6 @@ POLICIES: dict[str, dict[str, Any]] = {
     "csp-70": {**SERVED["csp-70"], "share_images": False},
     SHARED: SERVED["csp-65"],
 }
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.cell:
         report_cell(measure(arguments))
         return
-    heads = _heads(arguments.hidden)
-    model = Model(arguments.layers, arguments.hidden, _ffn(arguments.hidden), heads)
+    size = _size(arguments)
+    model = Model(size.layers, size.hidden, size.ffn, size.heads)
     part = llm_prefill(model, TEXT_TOKENS, arguments.dtype)
     rates = measured_rates(arguments.dtype)
     card = print_card([part], rates, f"dense prefill, {arguments.dtype}")
@@ -77,10 +77,14 @@ def measure(arguments: argparse.Namespace) -> dict[int, float]:
     """Seconds per prompt at each concurrency, in this process."""
     from PIL import Image
     from vllm import LLM, SamplingParams
+    from vllm.platforms import current_platform
 
     from vllm_csp.cpu_cores import use_all_of_few_cores
 
     use_all_of_few_cores()
+    if current_platform.is_cuda():
+        # An engine of its own process begins with the first prompt, before it has the others.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     settings = POLICIES[arguments.cell]
     folder, image_token = _checkpoint(arguments)
     llm = LLM(
@@ -117,37 +121,23 @@ def measure(arguments: argparse.Namespace) -> dict[int, float]:
     return seconds
 
 
+def _size(arguments: argparse.Namespace) -> Size:
+    return Size(arguments.layers, arguments.hidden)
+
+
 def _checkpoint(arguments: argparse.Namespace) -> tuple[Path, int]:
-    from vllm_csp.standin import write_standin
+    """Its folder, and the id that stands for an image."""
+    from vllm_csp.standin import llama_config
 
-    if arguments.hollow and arguments.cell != "stock":
-        size = Size(arguments.layers, arguments.hidden)
-        return write_checkpoint(size, hollow=True), 32004
-    name = f"bench-{arguments.layers}x{arguments.hidden}"
-    ffn = _ffn(arguments.hidden)
-    if arguments.cell != "stock":
-        folder = write_standin(
-            CACHE / name,
-            hidden_size=arguments.hidden,
-            intermediate_size=ffn,
-            num_layers=arguments.layers,
-            num_heads=_heads(arguments.hidden),
-        )
-        return folder, 32004
-    from transformers import LlamaConfig
+    size = _size(arguments)
+    text = llama_config(size.hidden, size.ffn, size.layers, size.heads)
+    if arguments.cell == "stock":
+        from benchmarks.stock_llava import IMAGE_TOKEN_ID, write_stock_llava
 
-    from benchmarks.stock_llava import IMAGE_TOKEN_ID, write_stock_llava
-
-    text = LlamaConfig(
-        vocab_size=32004,
-        hidden_size=arguments.hidden,
-        intermediate_size=ffn,
-        num_hidden_layers=arguments.layers,
-        num_attention_heads=_heads(arguments.hidden),
-        num_key_value_heads=_heads(arguments.hidden),
-        max_position_embeddings=2048,
-    )
-    return write_stock_llava(CACHE / f"{name}-llava", text), IMAGE_TOKEN_ID
+        folder = CACHE / "bench" / f"{size.name}-llava"
+        return write_stock_llava(folder, text), IMAGE_TOKEN_ID
+    # LISA's image is the first id behind the words.
+    return write_checkpoint(size, arguments.hollow), text.vocab_size
 
 
 def _in_own_process(name: str, arguments: argparse.Namespace) -> dict[str, float]:
@@ -174,9 +164,9 @@ def _row(
     settings = {"policy": "dense", **POLICIES[name]}
     settings.pop("share_images", None)
     schedule = policy(settings.pop("policy"), arguments.layers, 256, **settings)
-    heads = _heads(arguments.hidden)
-    width = arguments.hidden // heads
-    shape = DecoderShape(arguments.hidden, _ffn(arguments.hidden), heads, heads, width)
+    size = _size(arguments)
+    width = size.hidden // size.heads
+    shape = DecoderShape(size.hidden, size.ffn, size.heads, size.heads, width)
     predicted = 1 / flops_ratio(schedule, shape, TEXT_TOKENS)
     own = times[name, concurrency]
     base = times.get(("dense", concurrency), own)
@@ -195,15 +185,6 @@ def _row(
     }
 
 
-def _ffn(hidden: int) -> int:
-    return Size(hidden=hidden).ffn
-
-
-def _heads(hidden: int) -> int:
-    """Of 64 channels, or 128 as in LISA-7B."""
-    return hidden // (128 if hidden >= 4096 else 64)
-
-
 def _report(
     rows: list[dict[str, Any]], arguments: argparse.Namespace, card: dict[str, Any]
 ) -> None:
@@ -212,7 +193,7 @@ def _report(
     width = "" if arguments.hidden == HIDDEN else f"-{arguments.hidden}"
     report_rows(
         f"prefill-{arguments.dtype}{width}",
-        f"prefill, {size}, {arguments.dtype}",
+        f"eager prefill, {size}, {arguments.dtype}",
         rows,
         {
             **{name: getattr(arguments, name) for name in names},

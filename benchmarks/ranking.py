@@ -111,7 +111,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="folder for what is unfinished")
     arguments = parser.parse_args()
     if arguments.work is None:
-        from vllm_csp.serving.cli import CACHE
+        from vllm_csp.cache_folder import CACHE
 
         arguments.work = CACHE / "ranking" / (arguments.name or "default")
     return arguments

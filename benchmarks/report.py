@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from vllm_csp.durable import whole_file
+from vllm_csp.evaluation.report import write_csv
 
 RESULTS = Path(os.environ.get("VLLM_CSP_BENCH_RESULTS", Path(__file__).parent / "results"))
 
@@ -29,22 +30,13 @@ def report_rows(name: str, title: str, rows: list[dict[str, Any]], setting: dict
         table.add_row(*map(str, row.values()))
     Console(stderr=True, width=150).print(table)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    lines = io.StringIO(newline="")
-    writer = csv.DictWriter(lines, rows[0])
-    writer.writeheader()
-    writer.writerows(rows)
-    _write(RESULTS / f"{name}.csv", lines.getvalue())
+    # Who measures may be ended at any time.
+    with whole_file(RESULTS / f"{name}.csv") as file:
+        write_csv(file, rows)
     document = {"setting": {**setting, **machine()}, "rows": rows}
-    _write(RESULTS / f"{name}.json", json.dumps(document, indent=1) + "\n")
+    with whole_file(RESULTS / f"{name}.json") as file:
+        file.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all: who measures may be ended at any time."""
-    beside = file.with_suffix(".part")
-    with beside.open("w", newline="") as opened:
-        opened.write(text)
-    beside.replace(file)
 
 
 def machine() -> dict[str, Any]:

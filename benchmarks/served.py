@@ -6,8 +6,6 @@ import argparse
 import asyncio
 import base64
 import json
-import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from typing import Any
 import httpx
 
 from benchmarks.calls import Call, calls, checked_calls, plan
+from benchmarks.cells import LOGS
+from benchmarks.latency import median_and_p95
 from benchmarks.metrics import summed
 from benchmarks.model_options import checkpoint_of
 from benchmarks.random_weights import LOAD_FORMAT, loading
@@ -38,11 +38,11 @@ def measure_server(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.kv_bytes:
         flags += ["--kv-cache-memory-bytes", arguments.kv_bytes]
     checkpoint = checkpoint_of(arguments, SMALLER_TOKENS if kind == SMALLER else 0)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "server.log"
-        more = loading() if arguments.hollow else {}
-        with background_server(checkpoint, flags, log, 1200, more) as url:
-            return {**asyncio.run(_ask_all(url, arguments)), "memory": memory_lines(log)}
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log = LOGS / f"server-{name}.log"
+    more = loading() if arguments.hollow else {}
+    with background_server(checkpoint, flags, log, 1200, more) as url:
+        return {**asyncio.run(_ask_all(url, arguments)), "memory": memory_lines(log)}
 
 
 def memory_lines(log: Path) -> list[str]:
@@ -61,7 +61,9 @@ async def _ask_all(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
         checked = await _run(client, checked_calls(arguments), 1, arguments)
         rows = []
-        for clients, per_image, wanted in plan(arguments):
+        for cell in plan(arguments):
+            clients, per_image = cell.clients, cell.per_image
+            wanted = cell.calls(arguments.scenes)
             first = 500_000 + 1000 * clients + 100 * per_image
             warm_up = calls(clients, per_image, first, arguments.scenes)
             await _run(client, warm_up, clients, arguments)
@@ -70,14 +72,14 @@ async def _ask_all(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
             done = await _run(client, wanted, clients, arguments)
             seconds = time.perf_counter() - began
             after = await _counters(client)
-            spent = [one["seconds"] for one in done]
+            median, p95 = median_and_p95([one["seconds"] for one in done])
             rows.append(
                 {
                     "concurrency": clients,
                     "per_image": per_image,
                     "rate": sum(len(one.questions) for one in wanted) / seconds,
-                    "p50_ms": 1e3 * statistics.median(spent),
-                    "p95_ms": 1e3 * sorted(spent)[int(0.95 * (len(spent) - 1))],
+                    "p50_ms": 1e3 * median,
+                    "p95_ms": 1e3 * p95,
                     **{name: after[name] - before[name] for name in after},
                 }
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from benchmarks import baselines
 from benchmarks.calls import checked_calls, opened, plan
+from benchmarks.latency import median_and_p95
 from benchmarks.model_options import checkpoint_of
 from benchmarks.systems import system_and_size
 
@@ -26,12 +26,14 @@ def measure_baseline(arguments: argparse.Namespace) -> dict[str, Any]:
     options = {"max_tokens": arguments.max_tokens, "force": arguments.mode == "force"}
     checked = baseline.ask(opened(checked_calls(arguments)), **options)
     rows = []
-    for clients, per_image, wanted in plan(arguments):
+    for cell in plan(arguments):
+        clients, per_image = cell.clients, cell.per_image
         if alone and clients != arguments.concurrency[0]:
             continue  # it knows no concurrency: one row stands for all
         batch = clients * per_image
         # Steady, so a part of them tells the rate.
-        asked = opened(wanted)[: 2 * batch if not alone else arguments.baseline_questions]
+        enough = arguments.baseline_questions if alone else 2 * batch
+        asked = opened(cell.calls(arguments.scenes))[:enough]
         step = 1 if alone else batch
         baseline.ask(asked[:step], **options)
         began, spent = time.perf_counter(), []
@@ -42,13 +44,14 @@ def measure_baseline(arguments: argparse.Namespace) -> dict[str, Any]:
                 baselines.as_json(reply.masks)
             spent.append(time.perf_counter() - before)
         seconds = time.perf_counter() - began
+        median, p95 = median_and_p95(spent)
         rows.append(
             {
                 "concurrency": clients,
                 "per_image": per_image,
                 "rate": len(asked) / seconds,
-                "p50_ms": 1e3 * statistics.median(spent),
-                "p95_ms": 1e3 * max(spent),
+                "p50_ms": 1e3 * median,
+                "p95_ms": 1e3 * p95,
                 "sam_hits": 0,
                 "prefix_tokens": 0,
             }

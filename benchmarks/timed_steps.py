@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vllm_csp.durable import whole_file
+
 SECONDS_TO_END = 5.0
 MOST_GUESSES = 3.0
 """How many times its guess a step may take."""
@@ -61,10 +63,9 @@ class Journal:
         """Keep a record."""
         self.records[name] = record
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.file.with_suffix(".part")
         stored = {name: asdict(one) for name, one in self.records.items()}
-        beside.write_text(json.dumps(stored, indent=1))
-        beside.replace(self.file)
+        with whole_file(self.file) as unfinished:
+            unfinished.write_text(json.dumps(stored, indent=1))
 
     def is_done(self, name: str) -> bool:
         """Whether a step need not run again."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from vllm.outputs import RequestOutput
 
+from vllm_csp.mask_calls import ImagePixels, MaskJob
 from vllm_csp.serving.logs.note import RequestNote
 from vllm_csp.serving.mask_job import FORCED_TEXT, json_masks, seg_indexes
 from vllm_csp.serving.protocol import SegmentationOptions
 from vllm_csp.serving.statistics import TokenStatistics
-from vllm_csp.serving.tracing.trace import Trace
-from vllm_csp.worker import MaskJob
+
+if TYPE_CHECKING:
+    from vllm_csp.serving.tracing.trace import Trace
 
 
 @dataclass
@@ -23,17 +26,19 @@ class Answer:
     """State of one request between rendering and the last byte.
 
     schedule: JSON of the request's own schedule, or empty. note: told what came of it.
-    request_key: empty without an image.
+    request_key: empty without an image. pixels: of the image, for SAM; the image itself is let go
+    of when it is rendered, as it takes a hundred times the memory.
     """
 
     options: SegmentationOptions
     schedule: str
     seg_token_id: int
     max_masks: int
+    choices: int
     note: RequestNote
     trace: Trace | None = None
     request_key: str = ""
-    image: Image.Image | None = None
+    pixels: asyncio.Future[ImagePixels] | None = None
     image_key: str = ""
     token_ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     num_prompt_tokens: int = 0
@@ -46,25 +51,29 @@ class Answer:
         """Whether the answer is fixed."""
         return self.options.mode == "force"
 
-    def find_image(self, conversation: Sequence[Any]) -> None:
-        """Take the image that the renderer left in the conversation."""
+    def take_image(self, conversation: Sequence[Any]) -> Image.Image | None:
+        """The image that the renderer left in the conversation, which then has it no more."""
         for message in conversation:
             content = message.get("content")
             for part in content if isinstance(content, list) else ():
                 if part["type"] == "image":
-                    self.image, self.image_key = part["image"], part["image_key"]
+                    self.image_key = part["image_key"]
+                    image: Image.Image = part.pop("image")
+                    return image
+        return None
 
     def mask_job(self, index: int) -> MaskJob | None:
         """What to ask the engine for choice `index`; None when there is nothing to segment."""
         tokens = self.token_ids[index]
         indexes = seg_indexes(tokens, self.seg_token_id, self.max_masks, forced=self.forced)
-        if self.image is None or not indexes:
+        if self.pixels is None or not indexes:
             return None
         return MaskJob(
             request_key=self.request_key,
             image_key=self.image_key,
             token_ids=tokens,
             indexes=indexes,
+            of_several=self.choices > 1,
             wants_tokens=self.options.show_tokens,
             wants_spans=self.trace is not None,
         )
@@ -78,7 +87,7 @@ class Answer:
 
     def stats(self, statistics: TokenStatistics) -> dict[str, Any] | None:
         """The `segmentation` object of the response, if the request wants one."""
-        if self.image is None or not (self.options.stats or self.options.show_tokens):
+        if self.pixels is None or not (self.options.stats or self.options.show_tokens):
             return None
         own = self.options.policy or {}
         figures = statistics.of_prompt(self.num_prompt_tokens, own.get("policy"))
@@ -109,7 +118,7 @@ class AnswerTap:
         and ends with an error before its first token; sent again, it carries them.
         """
         self._first = await anext(self._outputs, None)
-        if self._first is None or self._answer.retried or self._answer.image is None:
+        if self._first is None or self._answer.retried or self._answer.pixels is None:
             return False
         self._answer.retried = any(
             output.finish_reason == "error" and not output.token_ids

@@ -22,9 +22,11 @@ from vllm.outputs import RequestOutput
 
 from vllm_csp.config import CspConfig
 from vllm_csp.kv.tracker import NO_IMAGE_KEY, SAME_IMAGE_KEY, SCHEDULE_KEY
+from vllm_csp.media.memory import ImageMemory
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
 from vllm_csp.readout.request_keys import give_key, take_back
 from vllm_csp.serving.answer import Answer, AnswerTap
+from vllm_csp.serving.guard_metrics import GuardMetrics
 from vllm_csp.serving.health.pulse import Pulse
 from vllm_csp.serving.limits.admission import count_answers
 from vllm_csp.serving.logs.note import note_of
@@ -34,9 +36,11 @@ from vllm_csp.serving.protocol import (
     SegmentationChatRequest,
     SegmentationMessage,
     SegmentationOptions,
+    with_decoded_image,
 )
+from vllm_csp.serving.shared_pixels import SharedPixels
 from vllm_csp.serving.statistics import TokenStatistics
-from vllm_csp.serving.tracing.trace import trace_of
+from vllm_csp.serving.tracing.current import trace_of
 
 # Names in `vllm_xargs` that only the server gives.
 RESERVED_KEYS = {REQUEST_KEY, IMAGE_KEY, SCHEDULE_KEY, NO_IMAGE_KEY, SAME_IMAGE_KEY}
@@ -46,6 +50,7 @@ class SegmentationChat(OpenAIServingChat):
     """Follows each answer's tokens, and asks the engine for the masks of its [SEG]s."""
 
     masks: MaskClient
+    pixels: SharedPixels
     settings: CspConfig
     statistics: TokenStatistics
     metrics: Metrics
@@ -57,9 +62,14 @@ class SegmentationChat(OpenAIServingChat):
         adopted = cls.__new__(cls)
         adopted.__dict__.update(chat.__dict__)
         adopted.settings = CspConfig.from_additional_config(config.additional_config)
-        adopted.masks = MaskClient(chat.engine_client, adopted.settings.sam_image_size)
+        adopted.masks = MaskClient(chat.engine_client)
+        adopted.pixels = SharedPixels(adopted.settings.sam_image_size)
         adopted.statistics = TokenStatistics(config)
         adopted.metrics = Metrics.instance()
+        ImageMemory.instance().bound(
+            adopted.settings.server.max_held_image_mb << 20,
+            GuardMetrics.instance().refused.labels(reason="images_full").inc,
+        )
         adopted.pulse = Pulse()
         return adopted
 
@@ -84,6 +94,7 @@ class SegmentationChat(OpenAIServingChat):
             schedule=self._own_schedule(options),
             seg_token_id=self.renderer.get_tokenizer().seg_token_id,
             max_masks=self.settings.max_masks_per_answer,
+            choices=request.n or 1,
             note=note_of(raw_request),
             trace=trace_of(raw_request),
         )
@@ -107,6 +118,9 @@ class SegmentationChat(OpenAIServingChat):
 
         Nothing should be refused after this: vLLM has noted the image as sent to the engine.
         """
+        answer = _answer_of(request)
+        addressed = request.messages
+        request.messages = with_decoded_image(request)
         try:
             result = await super().render_chat_request(request)
         except Image.DecompressionBombError as error:
@@ -114,11 +128,13 @@ class SegmentationChat(OpenAIServingChat):
             raise VLLMValidationError(
                 f"the image has too many pixels: {error}", parameter="image_url"
             ) from error
+        finally:
+            request.messages = addressed
         if isinstance(result, ErrorResponse):
             return result
-        answer = _answer_of(request)
-        answer.find_image(result[0])
-        if answer.image is not None:
+        image = answer.take_image(result[0])
+        if image is not None:
+            answer.pixels = self.pixels.of(answer.image_key, image)
             answer.request_key = answer.request_key or give_key()
             request.vllm_xargs = {
                 **(request.vllm_xargs or {}),
@@ -205,8 +221,8 @@ class SegmentationChat(OpenAIServingChat):
         job = answer.mask_job(index)
         if job is None:
             return []
-        assert answer.image is not None
-        packed = await self.masks.decode(job, answer.image)
+        assert answer.pixels is not None
+        packed = await self.masks.decode(job, answer.pixels)
         masks = await asyncio.to_thread(answer.encode, packed)
         self.metrics.masks.inc(len(masks))
         self.pulse.prove()
@@ -214,7 +230,7 @@ class SegmentationChat(OpenAIServingChat):
         return masks
 
     def _release(self, answer: Answer) -> None:
-        if answer.image is not None and not answer.released:
+        if answer.pixels is not None and not answer.released:
             answer.released = True
             take_back(answer.request_key)
             if answer.num_prompt_tokens:

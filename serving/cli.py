@@ -3,55 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.console import Console
 
-from vllm_csp.images import ImageError
+from vllm_csp.cache_folder import CACHE
 from vllm_csp.mini import MINI
 from vllm_csp.serving.client import ServerError, ask_server
 from vllm_csp.serving.commands import serve_options
 from vllm_csp.serving.commands.batch import batch
 from vllm_csp.serving.commands.bench import bench
 from vllm_csp.serving.commands.eval import evaluate
+from vllm_csp.serving.commands.failure import failed
 from vllm_csp.serving.commands.mode import Mode
-from vllm_csp.serving.server import background_server, run_server
+from vllm_csp.serving.commands.pictures import draw_answer, draw_kept_tokens, picture_path
+from vllm_csp.serving.commands.standard_error import new_console
+from vllm_csp.serving.server import SECONDS_TO_START, background_server, run_server
+
+FAILURES = (ServerError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RuntimeError)
+"""What goes wrong for reasons that a message says better than a traceback."""
 
 app = typer.Typer(
     help="Serve reasoning segmentation on vLLM: ask about an image, get text and masks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True)
+console = new_console()
 app.command("eval")(evaluate)
 app.command("batch")(batch)
 app.add_typer(bench, name="bench")
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-csp"
-SMALL_MODEL_FLAGS = ["--kv-cache-memory-bytes", "256M", "--max-num-seqs", "16"]
-
-
-Checkpoint = Annotated[
-    str,
-    typer.Option(
-        "--checkpoint",
-        "-c",
-        envvar="VLLM_CSP_CHECKPOINT",
-        help="LISA checkpoint: a folder or a hub id. Default: LISA-mini, which comes along.",
-    ),
-]
-
-Policy = Annotated[
-    str,
-    typer.Option(help="Image-token policy: dense, csp, fastv, feather, prumerge, prumerge+, ..."),
-]
-Preset = Annotated[str, typer.Option(help="Preset of policy csp: 65 or 70 (percent removed).")]
-SamImageSize = Annotated[int | None, typer.Option(help=serve_options.SAM_IMAGE_SIZE_HELP)]
-SamQuantization = Annotated[str, typer.Option(help=serve_options.SAM_QUANTIZATION_HELP)]
 
 
 @app.command()
@@ -59,7 +43,14 @@ def segment(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Photo to ask about.")],
     question: Annotated[str, typer.Argument(help='As in "Where is the cat? ..."')],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the photo with its masks here.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            dir_okay=False,
+            callback=picture_path,
+            help="Write the photo with its masks here.",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole answer as JSON, masks as COCO RLE.")
@@ -69,39 +60,59 @@ def segment(
     ] = Mode.GENERATE,
     show_tokens: Annotated[
         Path | None,
-        typer.Option(help="Write a picture of the image tokens that each stage kept here."),
+        typer.Option(
+            dir_okay=False,
+            callback=picture_path,
+            help="Write a picture of the image tokens that each stage kept here.",
+        ),
     ] = None,
-    checkpoint: Checkpoint = "",
-    policy: Policy = "",
-    preset: Preset = "",
-    sam_image_size: SamImageSize = None,
-    sam_quantization: SamQuantization = "",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the answer.")] = 300,
+    checkpoint: serve_options.Checkpoint = "",
+    policy: serve_options.Policy = "",
+    preset: serve_options.Preset = "",
+    sam_image_size: serve_options.SamImageSize = None,
+    sam_quantization: serve_options.SamQuantization = "",
+    start_seconds: serve_options.StartSeconds = SECONDS_TO_START,
     base_url: Annotated[
         str, typer.Option(help="Ask this running server instead of starting one.")
     ] = "",
     api_key: Annotated[str, typer.Option(envvar="VLLM_API_KEY", help="Key of that server.")] = "",
+    model: Annotated[
+        str | None, typer.Option(help="Model name to ask that server for. Default: the one it has.")
+    ] = None,
 ) -> None:
     """Ask about one photo; prints the answer and can draw its masks.
 
     Without --base-url a server is started for the one question (20 s for a small model).
     """
-    options: dict[str, Any] = {"mode": mode.value, "show_tokens": show_tokens is not None}
+    options: dict[str, Any] = {
+        "mode": mode.value,
+        "show_tokens": show_tokens is not None,
+        "max_tokens": max_tokens,
+        "timeout": timeout,
+    }
     try:
         flags = serve_options.policy_flags(
             policy, preset, sam_image_size=sam_image_size, sam_quantization=sam_quantization
         )
         if base_url:
             serve_options.require_own_server(flags)
-            answer = ask_server(base_url, image, question, api_key=api_key or None, **options)
+            key = api_key or None
+            answer = ask_server(base_url, image, question, api_key=key, model=model, **options)
         else:
-            answer = _ask_own_server(checkpoint, flags, image, question, options)
+            with _own_server(checkpoint, flags, start_seconds) as url:
+                answer = ask_server(url, image, question, **options)
+        _print_answer(answer, as_json=as_json)
         if output is not None:
-            _draw(image, question, answer, output)
+            draw_answer(image, question, answer, output)
         if show_tokens is not None:
-            _draw_tokens(image, answer, show_tokens)
-    except (ServerError, httpx.HTTPError, ValueError, RuntimeError) as error:
-        console.print(f"[red]Error:[/red] {error}", highlight=False)
-        raise typer.Exit(1) from error
+            draw_kept_tokens(image, answer, show_tokens)
+    except FAILURES as error:
+        raise failed(error) from error
+
+
+def _print_answer(answer: dict[str, Any], *, as_json: bool) -> None:
     message = answer["choices"][0]["message"]
     if as_json:
         shown = {"answer": message["content"], "masks": message["masks"], "usage": answer["usage"]}
@@ -129,16 +140,16 @@ def serve(
             help="LISA checkpoint: a folder or a hub id. Default: LISA-mini, as `lisa-mini`."
         ),
     ] = "",
-    policy: Policy = "",
-    preset: Preset = "",
+    policy: serve_options.Policy = "",
+    preset: serve_options.Preset = "",
     sam_encoder: Annotated[
         str, typer.Option(help="mobile_sam: MobileSAM's image encoder instead of the checkpoint's.")
     ] = "",
     sam_encoder_weights: Annotated[
         str, typer.Option(help="Its weights: mobile_sam.pt or .safetensors, a folder or a hub id.")
     ] = "",
-    sam_image_size: SamImageSize = None,
-    sam_quantization: SamQuantization = "",
+    sam_image_size: serve_options.SamImageSize = None,
+    sam_quantization: serve_options.SamQuantization = "",
     max_body_mb: serve_options.MaxBody = None,
     max_held_body_mb: serve_options.MaxHeldBody = None,
     max_held_requests: serve_options.MaxHeldRequests = None,
@@ -150,13 +161,15 @@ def serve(
 ) -> None:
     """Run an OpenAI-compatible server with masks in its answers.
 
-    All flags of `vllm serve` are understood (see `vllm serve --help=all`); it is the same as
-    VLLM_PLUGINS=vllm_csp vllm serve CHECKPOINT [FLAGS].
+    All flags of `vllm serve` are understood (see `vllm serve --help=all`), after the checkpoint; it
+    is the same as VLLM_PLUGINS=vllm_csp vllm serve CHECKPOINT [FLAGS].
     """
     own = context.args
     if checkpoint.startswith("-"):  # Without a checkpoint its place is taken by the first flag.
         checkpoint, own = "", [checkpoint, *own]
-    small = [] if checkpoint else ["--served-model-name", "lisa-mini", *SMALL_MODEL_FLAGS]
+    small = (
+        [] if checkpoint else ["--served-model-name", "lisa-mini", *serve_options.SMALL_MODEL_FLAGS]
+    )
     checkpoint = checkpoint or str(MINI)
     if log_format == "text":
         said = f"vllm-csp: serving {checkpoint}; answers carry message.masks"
@@ -187,8 +200,7 @@ def serve(
 
             EncoderFile.find(sam_encoder, sam_encoder_weights)
     except ValueError as error:
-        console.print(f"[red]Error:[/red] {error}", highlight=False)
-        raise typer.Exit(2) from error
+        raise failed(error, 2) from error
     run_server(checkpoint, flags)
 
 
@@ -212,57 +224,38 @@ def demo(
         "Can you segment the cat in this image?"
     ),
     output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("demo/overlay.png"),
-    checkpoint: Checkpoint = "",
+    checkpoint: serve_options.Checkpoint = "",
+    start_seconds: serve_options.StartSeconds = SECONDS_TO_START,
 ) -> None:
     """Start a server, send it one real request, draw the answer."""
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        picture_path(output)
         photo = image or _sample_photo()
-        answer = _ask_own_server(checkpoint, [], photo, question, {})
-        _draw(photo, question, answer, output)
-    except (ServerError, httpx.HTTPError, ImageError, RuntimeError) as error:
-        console.print(f"[red]Error:[/red] {error}", highlight=False)
-        raise typer.Exit(1) from error
-    message = answer["choices"][0]["message"]
-    typer.echo(f"question: {question}\nanswer:   {message['content']}\npicture:  {output}")
+        with _own_server(checkpoint, [], start_seconds) as url:
+            answer = ask_server(url, photo, question)
+        message = answer["choices"][0]["message"]
+        typer.echo(f"question: {question}\nanswer:   {message['content']}")
+        draw_answer(photo, question, answer, output)
+        typer.echo(f"picture:  {output}")
+    except FAILURES as error:
+        raise failed(error) from error
 
 
-def _ask_own_server(
-    checkpoint: str, flags: list[str], image: Path, question: str, options: dict[str, Any]
-) -> dict[str, Any]:
+@contextmanager
+def _own_server(checkpoint: str, flags: list[str], start_seconds: float) -> Iterator[str]:
+    """The URL of a server for one question."""
     if not checkpoint:
-        checkpoint, flags = str(MINI), [*SMALL_MODEL_FLAGS, *flags]
+        checkpoint, flags = str(MINI), [*serve_options.SMALL_MODEL_FLAGS, *flags]
     # Compilation takes longer than one question.
     flags = ["--enforce-eager", *flags]
     CACHE.mkdir(parents=True, exist_ok=True)
     log = CACHE / "server.log"
     with (
         console.status(f"starting a server with {checkpoint} (log: {log})"),
-        background_server(checkpoint, flags, log) as url,
+        background_server(checkpoint, flags, log, start_seconds) as url,
     ):
-        return ask_server(url, image, question, **options)
-
-
-def _draw_tokens(image: Path, answer: dict[str, Any], output: Path) -> None:
-    from PIL import Image
-
-    from vllm_csp.images import to_rgb
-    from vllm_csp.serving.token_picture import draw_tokens
-
-    if not answer["choices"][0]["message"]["masks"]:
-        raise RuntimeError("no tokens to show: the answer has no [SEG] (try --mode force)")
-    draw_tokens(to_rgb(Image.open(image)), answer["segmentation"]).save(output)
-
-
-def _draw(image: Path, question: str, answer: dict[str, Any], output: Path) -> None:
-    from PIL import Image
-
-    from vllm_csp.images import to_rgb
-    from vllm_csp.serving.overlay import draw_overlay
-
-    message = answer["choices"][0]["message"]
-    photo = to_rgb(Image.open(image))
-    draw_overlay(photo, message["masks"], question, message["content"]).save(output)
+        yield url
 
 
 def _sample_photo() -> Path:

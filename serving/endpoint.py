@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -13,18 +14,18 @@ from vllm.entrypoints.openai.chat_completion import api_router as vllm_chat
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
 from vllm_csp.plugin import ARCHITECTURE
+from vllm_csp.serving.around import put_around
 from vllm_csp.serving.chat import SegmentationChat
 from vllm_csp.serving.error_route import ErrorRoute
 from vllm_csp.serving.guard import guard
 from vllm_csp.serving.health import route as health_route
 from vllm_csp.serving.limits.middleware import LimitsMiddleware
-from vllm_csp.serving.logs.middleware import outermost
+from vllm_csp.serving.logs.middleware import RequestLog
 from vllm_csp.serving.logs.writer import RequestLogWriter
 from vllm_csp.serving.page.shell import PageShell
 from vllm_csp.serving.protocol import SegmentationChatRequest
 from vllm_csp.serving.segment import route as segment_route
 from vllm_csp.serving.segment.handler import SegmentHandler
-from vllm_csp.serving.tracing.middleware import RequestTrace
 
 router = APIRouter(route_class=ErrorRoute)
 
@@ -66,10 +67,11 @@ class SegmentationEndpoint:
             state.csp_segment = SegmentHandler(adopted)
             if adopted.settings.page:
                 # Around vLLM's key check: the shell holds no data, and asks for the key itself.
-                stack = self._app.middleware_stack or self._app.build_middleware_stack()
-                self._app.middleware_stack = PageShell(stack)
+                put_around(self._app, PageShell)
             if config.observability_config.otlp_traces_endpoint is not None:
-                stack = self._app.middleware_stack or self._app.build_middleware_stack()
-                self._app.middleware_stack = RequestTrace(stack)
-            outermost(self._app, RequestLogWriter(adopted.settings.server.log_format))
+                from vllm_csp.serving.tracing.middleware import RequestTrace
+
+                put_around(self._app, RequestTrace)
+            writer = RequestLogWriter(adopted.settings.server.log_format)
+            put_around(self._app, partial(RequestLog, writer=writer))
             guard(self._app, engine_client, adopted)

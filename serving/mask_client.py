@@ -12,10 +12,10 @@ from PIL import Image
 from vllm.engine.protocol import EngineClient
 
 from vllm_csp.images import sam_resize
+from vllm_csp.mask_calls import ImagePixels, MaskJob, WorkerReply
 from vllm_csp.serving.engines import EngineCall, engine_calls
 from vllm_csp.serving.mask_job import failure
 from vllm_csp.serving.metrics import Metrics
-from vllm_csp.worker import ImagePixels, MaskJob, WorkerReply
 
 RELEASE_DELAY = 0.05  # seconds that a release waits for a decode call to ride on
 
@@ -32,22 +32,19 @@ class MaskClient:
     vLLM does not say to which engine it gave a request: all are asked, and one knows it.
     """
 
-    def __init__(self, engine: EngineClient, sam_image_size: int) -> None:
-        self._sam_image_size = sam_image_size
+    def __init__(self, engine: EngineClient) -> None:
         calls = engine_calls(engine, "csp_decode_masks")
         self._lines = [MaskLine(call, number) for number, call in enumerate(calls)]
 
-    async def decode(self, job: MaskJob, image: Image.Image) -> Result:
-        """Packed masks of one answer; `image` is sent only if its embedding was evicted.
+    async def decode(self, job: MaskJob, pixels: asyncio.Future[ImagePixels]) -> Result:
+        """Packed masks of one answer; `pixels` are sent only if their embedding was evicted.
 
         Raises `MaskError` when the request's queries are gone or decoding failed.
         """
         line, result = await self._find(job)
         if result.get("missing") == "image":
-            pixels = await asyncio.to_thread(
-                image_pixels, job["image_key"], image, self._sam_image_size
-            )
-            result = await line.submit(job, [pixels])
+            # Others may wait for them, too.
+            result = await line.submit(job, [await asyncio.shield(pixels)])
         if (reason := failure(result)) is not None:
             raise MaskError(reason)
         return result

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vllm_csp.masks import MaskFormat, encode_mask
-from vllm_csp.sam.postprocess import unpack_mask
+from vllm_csp.masks import MaskFormat, encode_mask, unpack_mask
 
 FORCED_TEXT = "[SEG]."
 """The answer of mode "force"."""

@@ -16,6 +16,8 @@ from pydantic import (
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatMessage
 from vllm.exceptions import VLLMError
 
+from vllm_csp.images import NamedImage
+
 MOST_MESSAGES = 4096
 MOST_MODEL_NAME = 1024
 
@@ -56,6 +58,8 @@ class SegmentationChatRequest(ChatCompletionRequest):
 
     # Where the request's answer is followed; set by the chat handler.
     _answer: Any = PrivateAttr(default=None)
+    # What is behind the address of its image, decoded already.
+    _image: NamedImage | None = PrivateAttr(default=None)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -74,6 +78,20 @@ class SegmentationChatRequest(ChatCompletionRequest):
             raise
         except Exception as error:
             raise ValueError(f"a field has a value of a wrong type ({error})") from error
+
+
+def with_decoded_image(request: ChatCompletionRequest) -> list[Any]:
+    """The messages to render, with the decoded image in its address's place, if there is one.
+
+    The request has it no more: should it be rendered again, the image is fetched again.
+    """
+    if not isinstance(request, SegmentationChatRequest) or request._image is None:
+        return request.messages
+    part, request._image = {"type": "image_pil", "image_pil": request._image}, None
+    return [
+        {**message, "content": [part if "image_url" in one else one for one in message["content"]]}
+        for message in request.messages
+    ]
 
 
 class SegmentationMessage(ChatMessage):

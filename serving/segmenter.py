@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from vllm_csp.config import ConversationTemplate, CspConfig
 from vllm_csp.images import image_key, to_rgb
 from vllm_csp.kv.tracker import SCHEDULE_KEY
+from vllm_csp.mask_calls import MaskJob
 from vllm_csp.masks import MaskFormat
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
 from vllm_csp.readout.request_keys import give_key, take_back
 from vllm_csp.serving.mask_job import FORCED_TEXT, failure, json_masks, seg_indexes
-from vllm_csp.worker import MaskJob
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
 
 
 @dataclass(frozen=True)
@@ -88,18 +91,11 @@ class Segmenter:
         keys = ["" if image is None else image_key(image) for image in images]
         requests = [give_key() for _ in questions]
         try:
-            outputs = self.llm.chat(
-                [_messages(one, image) for one, image in zip(questions, images, strict=True)],
-                [_sampling(*row) for row in zip(questions, requests, keys, strict=True)],
-                chat_template_kwargs={"conv_template": questions[0].template},
-                use_tqdm=progress,
-            )
+            outputs = self._outputs(questions, images, requests, keys, progress)
             tokens = [list(output.outputs[0].token_ids) for output in outputs]
-            try:
-                packed = self._packed(questions, images, requests, keys, tokens)
-            finally:
-                self._decode([], released=requests)
+            packed = self._packed(questions, images, requests, keys, tokens)
         finally:
+            self._decode([], released=requests)
             for request in requests:
                 take_back(request)
         return [
@@ -111,6 +107,37 @@ class Segmenter:
             )
             for i, (one, output) in enumerate(zip(questions, outputs, strict=True))
         ]
+
+    def _outputs(
+        self,
+        questions: Sequence[Question],
+        images: Sequence[Image.Image | None],
+        requests: Sequence[str],
+        keys: Sequence[str],
+        progress: bool,
+    ) -> list[RequestOutput]:
+        """The model's answers, in order.
+
+        A request that is refused once it is rendered leaves its image counted as sent: the next one
+        about it comes without pixels, and ends with an error. Sent again, it carries them.
+        """
+        rows = list(zip(questions, images, requests, keys, strict=True))
+
+        def chat(chosen: Sequence[int]) -> list[RequestOutput]:
+            return self.llm.chat(
+                [_messages(rows[i][0], rows[i][1]) for i in chosen],
+                [_sampling(rows[i][0], rows[i][2], rows[i][3]) for i in chosen],
+                chat_template_kwargs={"conv_template": questions[0].template},
+                use_tqdm=progress,
+            )
+
+        outputs = chat(range(len(rows)))
+        lost = [i for i, output in enumerate(outputs) if _ended_in_error(output)]
+        for i, output in zip(lost, chat(lost) if lost else (), strict=True):
+            outputs[i] = output
+        if any(_ended_in_error(output) for output in outputs):
+            raise RuntimeError("the engine could not answer every question; its log says why")
+        return outputs
 
     def _packed(
         self,
@@ -132,6 +159,7 @@ class Segmenter:
                     image_key=keys[i],
                     token_ids=tokens[i],
                     indexes=indexes,
+                    of_several=False,
                     wants_tokens=False,
                     wants_spans=False,
                 )
@@ -157,6 +185,10 @@ class Segmenter:
         replies = self.llm.collective_rpc("csp_decode_masks", args=(jobs, pixels, list(released)))
         results: list[dict[str, Any]] = next(one for one in replies if one is not None)["results"]
         return results
+
+
+def _ended_in_error(output: RequestOutput) -> bool:
+    return output.outputs[0].finish_reason == "error"
 
 
 def _json(packed: dict[str, Any], mask_format: MaskFormat) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ import httpx
 PLUGIN = "vllm_csp"
 # Set for a server that is to end with the process that started it, whose pipe is its stdin.
 END_WITH_PARENT = "VLLM_CSP_END_WITH_PARENT"
+SECONDS_TO_START = 3600
+"""Enough to download a checkpoint of tens of gigabytes first."""
 SECONDS_TO_END = 30
 KEEP_ALIVE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
 KEEP_ALIVE_SECONDS = 75
@@ -48,14 +50,24 @@ def run_server(checkpoint: str, flags: Sequence[str]) -> None:
     it again.
     """
     from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    cli_env_setup()
     enable_plugin()
     keep_idle_connections()
     if os.environ.pop(END_WITH_PARENT, None):
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    parser = FlexibleArgumentParser(prog="vllm-csp", description="vLLM with masks")
+
+    class Parser(FlexibleArgumentParser):
+        def error(self, message: str) -> None:
+            left_over = message.removeprefix("unrecognized arguments: ")
+            if left_over != message and not left_over.startswith("-"):
+                message += "\n\nThe checkpoint comes first: vllm-csp serve CHECKPOINT --port 8001"
+            super().error(message)
+
+    parser = Parser(prog="vllm-csp", description="vLLM with masks")
     command = ServeSubcommand()
     command.subparser_init(parser.add_subparsers(dest="subparser"))
     arguments = parser.parse_args(["serve", checkpoint, *flags])
@@ -73,7 +85,7 @@ def background_server(
     checkpoint: str,
     flags: Sequence[str],
     log: Path,
-    time_limit: float = 600,
+    time_limit: float = SECONDS_TO_START,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """A server as a child process; gives its base URL once it answers, stops it at the end.
@@ -81,8 +93,8 @@ def background_server(
     It also ends when this process is killed, but not by a Ctrl-C at the terminal: what this process
     makes of that is its own affair. `environment`: beside this process's own.
 
-    Raises `RuntimeError` with the end of the log when it does not start within `time_limit`
-    seconds.
+    Raises `RuntimeError` with the end of the log when it ends before it is ready, or is not ready
+    within `time_limit` seconds.
     """
     port = free_port()
     command = [sys.executable, "-m", "vllm_csp.serving.cli", "serve", checkpoint]
@@ -105,7 +117,8 @@ def background_server(
         try:
             process.wait(timeout=SECONDS_TO_END)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # With its engine, which may be stuck too deep to notice that its parent is gone.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         if process.stdin is not None:
             process.stdin.close()
@@ -122,17 +135,28 @@ def _end_with_parent() -> None:
 def _wait_until_ready(
     url: str, process: subprocess.Popen[bytes], log: Path, time_limit: float
 ) -> None:
-    deadline = time.monotonic() + time_limit
+    deadline, status = time.monotonic() + time_limit, 0
     while time.monotonic() < deadline and process.poll() is None:
         try:
             # Not /health: it says that the engine lives, this one that a mask has been made.
-            if httpx.get(f"{url}/ready", timeout=5).status_code == 200:
-                return
+            status = httpx.get(f"{url}/ready", timeout=5).status_code
         except httpx.HTTPError:
-            pass
+            status = 0
+        if status == 200:
+            return
+        if status == 404:
+            break
         time.sleep(0.3)
+    reason = "the server did not start"
+    if status == 404:
+        reason = "vLLM runs, but could not load the plugin"
+    elif process.poll() is None:
+        reason = (
+            f"the server was not ready after {time_limit:g} s and was ended: if it was still busy, "
+            "allow it more (--start-seconds); a download goes on where it was"
+        )
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-    raise RuntimeError(f"the server did not start; the end of {log}:\n{tail}")
+    raise RuntimeError(f"{reason}; the end of {log}:\n{tail}")
 
 
 def free_port() -> int:

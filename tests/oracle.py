@@ -130,6 +130,11 @@ class Recording:
         """A stored array with one row per [SEG], only the rows of this answer."""
         return self.array(precision, name)[self.answer_rows]
 
+    @property
+    def stored_logits(self) -> tuple[str, int]:
+        """Array of the low-resolution logits, and of how many rows and columns one is stored."""
+        return ("low_res_logits_stride8", 8) if self.case["id"] == "dg1" else ("low_res_logits", 1)
+
     def target(self) -> npt.NDArray[np.uint8]:
         """Ground truth of a forced answer: 0, 1 target, 255 ignore."""
         return np.asarray(Image.open(oracle_folder() / self.numbers["gt"][self.row]["raster"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,8 @@ from typing import Any
 
 import httpx
 
-from vllm_csp.serving.server import KEEP_ALIVE, KEEP_ALIVE_SECONDS
+from benchmarks.metrics import samples
+from vllm_csp.serving.server import KEEP_ALIVE, KEEP_ALIVE_SECONDS, free_port
 
 START_SECONDS = 400
 ANSWER_SECONDS = 120
@@ -49,12 +49,15 @@ class Server:
 
     def running(self) -> float:
         """Requests that the engine works on or keeps waiting."""
+        names = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+        found = [one.value for one in samples(self.metrics()) if one.name in names]
+        assert len(found) == len(names)
+        return sum(found)
+
+    def metrics(self) -> str:
+        """What `/metrics` tells."""
         with self.client() as client:
-            metrics = client.get("/metrics").raise_for_status().text
-        names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
-        lines = [line for line in metrics.splitlines() if line.startswith(names)]
-        assert len(lines) == len(names)
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+            return client.get("/metrics").raise_for_status().text
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
@@ -64,13 +67,6 @@ def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {what}")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -1,12 +1,9 @@
 """Decoding against OpenCV, crops and resizes against the recorded inputs of LISA."""
 
-import json
-import os
 import struct
 import tracemalloc
 import zlib
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.oracle import Precision, Recording, each_recording
 from vllm_csp.images import (
     FORMATS,
     ImageError,
@@ -278,23 +276,18 @@ def test_keys_name_pixels_and_shape() -> None:
     assert image_key(image) != key
 
 
-def test_clip_pixels_equal_those_recorded_from_lisa() -> None:
-    beside = Path(__file__).parents[2] / "shared" / "oracle"
-    oracle = Path(os.environ.get("VLLM_CSP_ORACLE", beside))
-    if not oracle.is_dir():
-        pytest.skip("no oracle: set VLLM_CSP_ORACLE to the folder of recorded LISA outputs")
+@each_recording(lambda one: one.generated)
+def test_clip_pixels_equal_those_recorded_from_lisa(recording: Recording) -> None:
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
-    cases = json.loads((oracle / "cases.json").read_text())["cases"]
-    for case in (case for case in cases if "generate" in case):
-        crop = clip_crop(decode_image((oracle / case["image"]).read_bytes()))
-        normal = (torch.from_numpy(crop) / 255 - mean) / std
-        with np.load(oracle / case["npz"]) as arrays:
-            for precision, pixels in (("fp32", normal), ("bf16", normal.bfloat16().float())):
-                row = torch.from_numpy(arrays[f"{precision}__gen__clip_pixels_c0_row0_16"])
-                assert (pixels[0, :16, 0] - row).abs().max() <= 1e-6
-                sums = case["generate"][precision]["clip_pixels"]
-                wide = pixels.double()
-                assert wide.mean().item() == pytest.approx(sums["mean"], abs=1e-5)
-                assert wide.std(correction=0).item() == pytest.approx(sums["std"], abs=1e-5)
-                assert wide.abs().max().item() == pytest.approx(sums["absmax"], abs=1e-6)
+    crop = clip_crop(decode_image(recording.image_file.read_bytes()))
+    normal = (torch.from_numpy(crop) / 255 - mean) / std
+    in_each: dict[Precision, torch.Tensor] = {"fp32": normal, "bf16": normal.bfloat16().float()}
+    for precision, pixels in in_each.items():
+        row = torch.from_numpy(recording.array(precision, "clip_pixels_c0_row0_16"))
+        assert (pixels[0, :16, 0] - row).abs().max() <= 1e-6
+        sums = recording.numbers[precision]["clip_pixels"]
+        wide = pixels.double()
+        assert wide.mean().item() == pytest.approx(sums["mean"], abs=1e-5)
+        assert wide.std(correction=0).item() == pytest.approx(sums["std"], abs=1e-5)
+        assert wide.abs().max().item() == pytest.approx(sums["absmax"], abs=1e-6)

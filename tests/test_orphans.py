@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.processes import lives
 from tests.server import wait_until
 
 # A parent that starts a child, says its number and sleeps.
@@ -35,15 +36,6 @@ def child() -> None:
     time.sleep(60)
 
 
-def running(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{number}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] != "Z"
-
-
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 @pytest.mark.parametrize(
     ("name", "ends"), [("EngineCore_DP1", True), ("VllmWorker-0", True), ("Process-1", False)]
@@ -56,15 +48,15 @@ def test_the_engine_ends_when_its_parent_is_killed(name: str, ends: bool, method
     numbers = [int(one) for one in parent.stdout.readline().split()]
     try:
         time.sleep(3 if ends else 6)
-        assert all(map(running, numbers))
+        assert all(map(lives, numbers))
         parent.kill()
         parent.wait()
         if ends:
-            wait_until(lambda: not running(numbers[0]), 60, "the engine has ended")
+            wait_until(lambda: not lives(numbers[0]), 60, "the engine has ended")
         else:
             time.sleep(4)
-            assert running(numbers[0])
+            assert lives(numbers[0])
     finally:
         parent.kill()
-        for number in filter(running, numbers):
+        for number in filter(lives, numbers):
             os.kill(number, signal.SIGKILL)

@@ -6,10 +6,8 @@ import ast
 import importlib
 import inspect
 import json
-import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,35 +44,9 @@ from vllm.v1.engine.core_client import AsyncMPClient
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 
-import vllm_csp
+from tests.upstream import MADE, OVERRIDDEN, imported_names, modules, overrides, source
 from vllm_csp.serving.endpoint import SegmentationEndpoint
 from vllm_csp.serving.protocol import SegmentationMessage
-
-PACKAGE = Path(vllm_csp.__file__).parent
-
-
-def modules() -> list[str]:
-    """All modules of the package, those behind the link to `serving` too."""
-    found = pkgutil.walk_packages([str(PACKAGE)], "vllm_csp.")
-    return sorted({module.name for module in found})
-
-
-def source(module: str) -> ast.Module:
-    spec = importlib.util.find_spec(module)
-    assert spec is not None and spec.origin is not None
-    return ast.parse(Path(spec.origin).read_text())
-
-
-def imported_names() -> list[tuple[str, str]]:
-    """(module, name) of every import from vLLM, for type checkers and in functions too."""
-    found = {
-        (node.module, alias.name)
-        for module in modules()
-        for node in ast.walk(source(module))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vllm"
-        for alias in node.names
-    }
-    return sorted((module or "", name) for module, name in found)
 
 
 def test_the_scan_finds_imports() -> None:
@@ -89,21 +61,33 @@ def test_imported_names_exist(module: str, name: str) -> None:
     assert hasattr(loaded, name) or importlib.util.find_spec(f"{module}.{name}") is not None
 
 
-def overrides() -> Iterator[tuple[type, str, type]]:
-    """(our class, method, vLLM class that it overrides), for each parent of our classes."""
-    for module in modules():
-        for ours in vars(importlib.import_module(module)).values():
-            if not inspect.isclass(ours) or ours.__module__ != module:
-                continue
-            for parent in ours.__bases__:
-                for name in vars(ours):
-                    owner = next((one for one in parent.__mro__ if name in vars(one)), object)
-                    if owner.__module__.startswith("vllm."):
-                        yield ours, name, owner
+def test_classes_within_functions_and_classes_are_looked_at() -> None:
+    written = {
+        node.name
+        for module in modules()
+        for outer in ast.walk(source(module))
+        if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        for node in ast.walk(outer)
+        if isinstance(node, ast.ClassDef) and node is not outer and node.bases
+    }
+    assert written == {one.__name__ for one in MADE}
+
+
+def test_we_override_what_is_written_here() -> None:
+    """A name that vLLM no longer has is missing in `found`."""
+    found: dict[str, set[str]] = {}
+    for ours, parent, name, _ in overrides():
+        derived = f"{ours.__name__}({parent.__module__}.{parent.__name__})"
+        found.setdefault(derived, set()).add(name)
+    assert found == OVERRIDDEN
 
 
 def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())
+
+
+def is_required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is inspect.Parameter.empty
 
 
 def is_method(value: Any) -> bool:
@@ -112,9 +96,8 @@ def is_method(value: Any) -> bool:
 
 METHODS = [
     pytest.param(ours, name, base, id=f"{ours.__name__}.{name}<-{base.__name__}")
-    for ours, name, base in overrides()
+    for ours, _, name, base in overrides()
     if is_method(vars(ours)[name]) and is_method(vars(base)[name])
-    if name not in ("__init__", "__new__", "__subclasshook__")
 ]
 
 
@@ -125,10 +108,13 @@ def test_overridden_methods_take_what_vllm_passes(ours: type, name: str, base: t
     open_ended = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     named = {parameter.name for parameter in mine}
     expected = {one.name for one in theirs if one.kind not in open_ended}
-    assert expected <= named or open_ended <= kinds, expected - named
+    missing = [one for one in theirs if one.name in expected - named]
+    # What has a default comes by keyword.
+    by_keyword = inspect.Parameter.VAR_KEYWORD in kinds and not any(map(is_required, missing))
+    assert not missing or open_ended <= kinds or by_keyword, missing
     for parameter in mine:
         if parameter.name not in expected and parameter.kind not in open_ended:
-            assert parameter.default is not inspect.Parameter.empty, parameter
+            assert not is_required(parameter), parameter
     same = [one.name for one in theirs if one.name in named and one.kind not in open_ended]
     assert same == [one.name for one in mine if one.name in same]
 

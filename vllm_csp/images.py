@@ -5,12 +5,15 @@ numpy and Pillow only, so that it can be used where torch is not wanted.
 
 import hashlib
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from vllm_csp.media.effort import CountedReader, too_laborious
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """Formats `decode_image` reads; Pillow's others are left out: each adds a parser to attack."""
@@ -21,6 +24,7 @@ SAM_IMAGE_SIZE = 1024
 """Pixels of the long side that SAM was trained with, and LISA gives it."""
 
 EXTREME_ASPECT = 100
+PIECE = 1 << 20
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -50,10 +54,22 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     `data`: a whole file in one of `FORMATS`. `max_pixels`: bound on width * height, checked before
     any pixel is decoded.
     Returns: RGB, first frame.
-    Raises: ImageError when it is not such a file, damaged, truncated, too large or empty.
+    Raises: ImageError when it is not such a file, damaged, truncated, too large or empty, or of a
+    kind that takes far more work than its pixels do.
     """
+    with open_image(data, max_pixels) as image:
+        return to_rgb(image)
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
+    """Read the header of an image file; `to_rgb` decodes its pixels.
+
+    Raises: ImageError, for the reasons of `decode_image` that need no pixels.
+    """
+    if reason := too_laborious(data):
+        raise ImageError(f"the image would take too long to decode: {reason}")
     try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        image = Image.open(CountedReader(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError(
             f"cannot identify image: not an image in a format read here ({', '.join(FORMATS)})"
@@ -62,13 +78,18 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError(f"the image has too many pixels, at most {max_pixels} allowed") from error
     except Exception as error:  # Pillow's parsers raise many types on hostile headers.
         raise ImageError(f"the image has a damaged header: {error}") from error
-    with image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageError(
-                f"the image has too many pixels: {width} x {height}, at most {max_pixels} allowed"
-            )
-        return to_rgb(image)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"the image has too many pixels: {width} x {height}, at most {max_pixels} allowed"
+        )
+    # Pillow has decoders in Python: run-length BMP and PNM as text or of an odd greatest value. A
+    # file of a few bytes keeps them busy for half a minute.
+    if any(tile.codec_name in Image.DECODERS for tile in image.tile):
+        raise ImageError(
+            f"this kind of {image.format} would take too long to decode: save it as PNG"
+        )
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -76,9 +97,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     EXIF orientation is applied; alpha and palette transparency are dropped, not composited; gray is
     repeated; 16-bit gray keeps its high byte; of several frames the current one is taken.
-    Known differences: OpenCV multiplies alpha into TIFF colours, does not scale a PNM maxval, fills
-    a GIF's transparent pixels, leaves AVIF unturned, and is one level off at times in 16-bit colour
-    TIFF and PNM.
+    Known differences: OpenCV multiplies alpha into TIFF colours, fills a GIF's transparent pixels,
+    leaves AVIF unturned, and is one level off at times in 16-bit colour TIFF and PNM.
     Returns: a new RGB image without metadata, so converting it again changes nothing.
     Raises: ImageError when it is damaged, truncated, empty, or of a mode without an RGB reading
     (floating point, 32-bit integers).
@@ -162,8 +182,20 @@ def image_key(image: Image.Image) -> str:
     Returns: 32 hex digits, BLAKE2b-128 over size and RGB bytes.
     """
     digest = hashlib.blake2b(f"{image.width}x{image.height}:".encode(), digest_size=16)
-    digest.update(image.tobytes())
+    for box in _pieces(image):
+        digest.update(image.crop(box).tobytes())
     return digest.hexdigest()
+
+
+def _pieces(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of at most `PIECE` pixels in which rows and pixels keep their order.
+
+    For what would take several times the memory of the image if it were done at once.
+    """
+    columns, rows = min(image.width, PIECE), max(1, PIECE // image.width)
+    for top in range(0, image.height, rows):
+        for left in range(0, image.width, columns):
+            yield left, top, min(left + columns, image.width), min(top + rows, image.height)
 
 
 def _resize_centre(image: Image.Image, size: int, offset: int, step: float) -> Image.Image:
@@ -195,11 +227,11 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _drop_to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
     if image.mode.startswith("I"):
-        return _sixteen_bit_to_rgb(image)
+        return _by_pieces(image, _sixteen_bit_to_rgb)
     if image.mode == "F":
         raise ValueError("its samples are floating point")
     if image.mode == "CMYK" and file_format in ("JPEG", "MPO"):
-        return _jpeg_cmyk_to_rgb(image)
+        return _by_pieces(image, _jpeg_cmyk_to_rgb)
     if image.mode == "P" and "transparency" in image.info:
         image = image.copy()
         # Pillow warns when it drops a palette's transparency, which is what is wanted here.
@@ -207,16 +239,24 @@ def _drop_to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
-    samples = np.asarray(image)
+def _by_pieces(image: Image.Image, convert: Callable[[npt.NDArray[Any]], Pixels]) -> Image.Image:
+    """An RGB image of what `convert` makes of an image's samples."""
+    rgb = Image.new("RGB", image.size)
+    for box in _pieces(image):
+        rgb.paste(Image.fromarray(convert(np.asarray(image.crop(box)))), box)
+    return rgb
+
+
+def _sixteen_bit_to_rgb(samples: npt.NDArray[Any]) -> Pixels:
     # Mode "I" also holds 32-bit files, which have no agreed range (and OpenCV refuses them).
     if samples.min() < 0 or samples.max() > 0xFFFF:
         raise ValueError("its samples exceed 16 bits")
-    return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
+    gray = (samples >> 8).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=-1)
 
 
-def _jpeg_cmyk_to_rgb(image: Image.Image) -> Image.Image:
+def _jpeg_cmyk_to_rgb(samples: npt.NDArray[Any]) -> Pixels:
     """OpenCV's arithmetic for CMYK JPEG, mostly one level brighter than Pillow's."""
-    cmyk = np.asarray(image).astype(np.uint16)
+    cmyk = samples.astype(np.uint16)
     light = 255 - cmyk[..., 3:]
-    return Image.fromarray((light - (cmyk[..., :3] * light >> 8)).astype(np.uint8), "RGB")
+    return (light - (cmyk[..., :3] * light >> 8)).astype(np.uint8)

@@ -52,6 +52,19 @@ def decode_mask(mask: dict[str, Any]) -> np.ndarray:
     return decode_counts(mask["counts"], height, width)
 
 
+def unpack_mask(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """The boolean array [height, width] of the engine's packed bits (`sam.postprocess.pack_bits`).
+
+    It is column-major in memory, as pycocotools wants it.
+    Raises `ValueError` when the length does not fit the size, (height, width).
+    """
+    height, width = size
+    if len(data) != -(-height * width // 8):
+        raise ValueError(f"{len(data)} bytes do not hold a mask of {height} x {width} pixels")
+    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=height * width)
+    return bits.astype(np.bool_).reshape(width, height).T
+
+
 def decode_counts(counts: str | bytes, height: int, width: int) -> np.ndarray:
     """The boolean array [height, width] of COCO's compressed run lengths.
 

@@ -23,6 +23,12 @@ class ServerSettings(BaseModel):
     max_held_body_mb: int = Field(
         1024, ge=1, description="MiB of bodies held at a time; what goes beyond is refused (503)."
     )
+    max_held_image_mb: int = Field(
+        4096,
+        ge=1,
+        description="MiB of fetched and decoded images held at a time; 503 if there is no room for "
+        "30 s. Decoding takes 16 bytes per pixel.",
+    )
     body_seconds: float = Field(
         60, gt=0, description="Within this time a body must have arrived, or it is a 408."
     )

@@ -17,11 +17,14 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from vllm_csp.models.projector import query_head
+from vllm_csp.models.published import ADDED_TOKENS, QUERY_CHANNELS, published_config
 from vllm_csp.sam.sam import Sam
 from vllm_csp.sam.vit_geometry import VIT_H, VitGeometry
 from vllm_csp.standin_tokenizer import write_tokenizer
 
-ADDED_TOKENS = {"<im_patch>": 32000, "<im_start>": 32001, "<im_end>": 32002, "[SEG]": 32003}
+PIECES = 32000
+ADDED_IDS = {token: PIECES + number for number, token in enumerate(ADDED_TOKENS)}
 VISION = CLIPVisionConfig(
     hidden_size=64,
     intermediate_size=256,
@@ -30,6 +33,8 @@ VISION = CLIPVisionConfig(
     image_size=224,
     patch_size=14,
 )
+# As in LISA: features of the layer before the last.
+VISION_LAYER = -2
 # What ends a prompt, and what is said then; words of longer answers come in between.
 ANSWER = (":", "▁Sure", ",", "▁it", "▁is"), ("[SEG]", "▁.", "</s>")
 SHORTEST_ANSWER = 7
@@ -69,12 +74,13 @@ def write_standin(
         teach(table, head, answer_ids(tokenizer, answer_tokens))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     CLIPVisionModel(vision).save_pretrained(folder / "clip")
-    (folder / "added_tokens.json").write_text(json.dumps(ADDED_TOKENS))
+    (folder / "added_tokens.json").write_text(json.dumps(ADDED_IDS))
     (folder / "generation_config.json").write_text(
         json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
     )
     # Last, so that an interrupted run is not taken for a finished one.
-    (folder / "config.json").write_text(json.dumps(published_config(text, vision), indent=2))
+    config = published_config(text, vision.hidden_size, VISION_LAYER)
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder
 
 
@@ -83,13 +89,14 @@ def llama_config(
 ) -> LlamaConfig:
     """Of a LISA of that size: LLaMA's words and the added ones, as many key heads as heads."""
     return LlamaConfig(
-        vocab_size=32000 + len(ADDED_TOKENS),
+        vocab_size=PIECES + len(ADDED_IDS),
         hidden_size=hidden_size,
         intermediate_size=intermediate_size,
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
         num_key_value_heads=num_heads,
         max_position_embeddings=2048,
+        pad_token_id=0,
     )
 
 
@@ -101,7 +108,7 @@ def build_weights(
     sam = Sam(geometry)
     nn.init.normal_(sam.get_parameter("image_encoder.pos_embed"), std=0.02)
     projector = nn.Linear(vision.hidden_size, hidden)
-    queries = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 256))
+    queries = query_head(hidden, QUERY_CHANNELS)
     parts = {
         "": LlamaForCausalLM(text).bfloat16(),
         "model.mm_projector.": projector.bfloat16(),
@@ -125,7 +132,7 @@ def answer_ids(tokenizer: Path, length: int) -> list[int]:
         raise ValueError(f"no answer of {length} tokens: 7 to {SHORTEST_ANSWER + MOST_FILLERS}")
     pieces = SentencePieceProcessor(model_file=str(tokenizer))
     first, last = (
-        [ADDED_TOKENS.get(one) or pieces.piece_to_id(one) for one in part] for part in ANSWER
+        [ADDED_IDS.get(one) or pieces.piece_to_id(one) for one in part] for part in ANSWER
     )
     free = [one for one in FILLERS if one not in (*first, *last)]
     return [*first, *free[:more], *last]
@@ -147,36 +154,3 @@ def teach(
         direction = torch.randn(table.shape[1], generator=generator)
         table[token] = (LOUD * direction).to(table)
         head[following] = direction.to(head)
-
-
-def published_config(text: LlamaConfig, vision: CLIPVisionConfig) -> dict[str, object]:
-    """What a published LISA's `config.json` says."""
-    names = [
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "max_position_embeddings",
-        "rms_norm_eps",
-        "hidden_act",
-    ]
-    return {
-        "architectures": ["LISAForCausalLM"],
-        "model_type": "llava",
-        "torch_dtype": "bfloat16",
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-        "tie_word_embeddings": False,
-        "mm_hidden_size": vision.hidden_size,
-        "mm_use_im_start_end": True,
-        "mm_vision_select_feature": "patch",
-        "mm_vision_select_layer": -2,
-        "mm_vision_tower": "clip",
-        "vision_tower": "clip",
-        "out_dim": 256,
-        "train_mask_decoder": True,
-        **{name: getattr(text, name) for name in names},
-    }

@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from vllm_csp.allocator import give_back_surplus
+from vllm_csp.mask_calls import ImagePixels, MaskJob, WorkerReply
 from vllm_csp.timeline import Interval
 
 if TYPE_CHECKING:
     from vllm_csp.models.lisa import LISAForCausalLM
 
-
-class MaskJob(TypedDict):
-    """One finished answer: its request, image, token ids, and which of them want a mask.
-
-    wants_tokens: also tell which image tokens each stage kept. wants_spans: and what was done when.
-    """
-
-    request_key: str
-    image_key: str
-    token_ids: list[int]
-    indexes: list[int]
-    wants_tokens: bool
-    wants_spans: bool
-
-
-class ImagePixels(TypedDict):
-    """An image for SAM: uint8 RGB bytes of `shape` (h, w, 3), and its original (height, width)."""
-
-    image_key: str
-    pixels: bytes
-    shape: list[int]
-    original_size: list[int]
-
-
-class WorkerReply(TypedDict):
-    """Per job its result (see `csp_decode_masks`), and the worker's counters.
-
-    counters: those of `csp_held`, and the increments since the last reply, to whichever of several
-    API processes that went.
-    """
-
-    results: list[dict[str, Any]]
-    counters: dict[str, float]
+# Under vLLM's own name, or its logging would leave lines out.
+logger = logging.getLogger(f"vllm.plugins.{__name__}")
 
 
 class MaskWorkerExtension:
@@ -68,8 +40,8 @@ class MaskWorkerExtension:
         results = None
         try:
             if model.decodes_masks:
-                self._encode(model, images)
-                results = self._decode(model, jobs)
+                failures = self._encode(model, images)
+                results = self._decode(model, jobs, failures)
         finally:
             for key in released:
                 model.recorder.store.release(key)
@@ -107,32 +79,48 @@ class MaskWorkerExtension:
         return {**held, **new}
 
     @staticmethod
-    def _encode(model: LISAForCausalLM, images: list[ImagePixels]) -> None:
-        if not images:
-            return
+    def _encode(model: LISAForCausalLM, images: list[ImagePixels]) -> dict[str, str]:
+        """Embed images one by one; by image key the name of the error of those that failed.
+
+        One that needs more memory than there is must not take the others' masks with it.
+        """
         device = next(model.visual_model.parameters()).device
-        arrays = [np.frombuffer(one["pixels"], np.uint8).reshape(one["shape"]) for one in images]
-        model.masks.encode(
-            keys=[one["image_key"] for one in images],
-            pixels=[torch.from_numpy(array.copy()).to(device) for array in arrays],
-            original_sizes=[(one["original_size"][0], one["original_size"][1]) for one in images],
-        )
+        failures: dict[str, str] = {}
+        for one in images:
+            pixels = np.frombuffer(one["pixels"], np.uint8).reshape(one["shape"]).copy()
+            height, width = one["original_size"]
+            try:
+                model.masks.encode(
+                    keys=[one["image_key"]],
+                    pixels=[torch.from_numpy(pixels).to(device)],
+                    original_sizes=[(height, width)],
+                )
+            except RuntimeError as error:
+                logger.exception("an image could not be embedded")
+                failures[one["image_key"]] = type(error).__name__
+        return failures
 
     @staticmethod
-    def _decode(model: LISAForCausalLM, jobs: list[MaskJob]) -> list[dict[str, Any]]:
+    def _decode(
+        model: LISAForCausalLM, jobs: list[MaskJob], failures: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
         results: list[dict[str, Any]] = [{"missing": "request"} for _ in jobs]
         found: list[int] = []
         embeddings, queries, kept = [], [], []
         intervals: list[list[Interval]] = []
         for number, job in enumerate(jobs):
             stream = model.recorder.store.find(
-                job["request_key"], job["token_ids"], max(job["indexes"])
+                job["request_key"],
+                job["token_ids"],
+                max(job["indexes"]),
+                of_several=job["of_several"],
             )
             if stream is None:
                 continue
             embedding = model.masks.embeddings.peek(job["image_key"])
             if embedding is None:
-                results[number] = {"missing": "image"}
+                error = failures.get(job["image_key"])
+                results[number] = {"failed": error} if error else {"missing": "image"}
                 continue
             found.append(number)
             embeddings.append(embedding)

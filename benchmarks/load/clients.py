@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from benchmarks.latency import median_and_p95
 from benchmarks.load.answers import Answer, difference, read_answer
 from benchmarks.load.jobs import CHAT, Job, Kind, long_stream
 from vllm_csp.serving.batch.connection import KEEPALIVE_SECONDS
@@ -177,23 +178,13 @@ class Load:
         tally.aborted[moment] += 1
 
 
-def percentile(values: list[float], share: float) -> float:
-    """A value that so large a share does not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
 def rows(tally: Tally) -> list[dict[str, Any]]:
     """A row per kind of request, and per moment of going away."""
-    found: list[dict[str, Any]] = [
-        {
-            "what": kind,
-            "count": count,
-            "median_seconds": round(percentile(tally.seconds[kind], 0.5), 3),
-            "p95_seconds": round(percentile(tally.seconds[kind], 0.95), 3),
-        }
-        for kind, count in sorted(tally.answered.items())
-    ]
+    found: list[dict[str, Any]] = []
+    for kind, count in sorted(tally.answered.items()):
+        median, p95 = (round(one, 3) for one in median_and_p95(tally.seconds[kind]))
+        row = {"what": kind, "count": count, "median_seconds": median, "p95_seconds": p95}
+        found.append(row)
     found += [
         {"what": f"gone {moment}", "count": tally.aborted[moment]}
         for moment in MOMENTS

@@ -12,6 +12,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator
+from statistics import fmean, linear_regression
 from typing import Any
 
 import psutil
@@ -82,24 +83,21 @@ def trend(samples: list[tuple[float, float]]) -> dict[str, Any]:
     """
     before = samples[: int(WARM_UP * len(samples))]
     after = samples[len(before) :]
-    count = len(after)
-    if count < 3:
+    if len(after) < 3:
         return {"first_mib": samples[0][1], "last_mib": samples[-1][1], "within_noise": None}
-    mean_time = sum(when for when, _ in after) / count
-    mean_size = sum(size for _, size in after) / count
-    spread = sum((when - mean_time) ** 2 for when, _ in after)
-    slope = sum((when - mean_time) * (size - mean_size) for when, size in after) / spread
-    rest = [size - mean_size - slope * (when - mean_time) for when, size in after]
-    scatter = math.sqrt(sum(one * one for one in rest) / (count - 2))
-    growth = slope * (after[-1][0] - after[0][0])
+    times, sizes = zip(*after, strict=True)
+    slope, start = linear_regression(times, sizes)
+    rest = [size - start - slope * when for when, size in after]
+    scatter = math.sqrt(sum(one * one for one in rest) / (len(after) - 2))
+    growth = slope * (times[-1] - times[0])
     return {
         "first_mib": round(samples[0][1], 1),
-        "warm_mib": round(after[0][1], 1),
-        "last_mib": round(samples[-1][1], 1),
+        "warm_mib": round(sizes[0], 1),
+        "last_mib": round(sizes[-1], 1),
         "largest_mib": round(max(size for _, size in samples), 1),
         "slope_mib_per_minute": round(60 * slope, 3),
         "scatter_mib": round(scatter, 2),
         "growth_mib": round(growth, 2),
-        "within_noise": growth <= max(2 * scatter, 0.02 * mean_size)
-        or max(size for _, size in after) <= max(size for _, size in before),
+        "within_noise": growth <= max(2 * scatter, 0.02 * fmean(sizes))
+        or max(sizes) <= max(size for _, size in before),
     }

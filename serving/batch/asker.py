@@ -25,12 +25,16 @@ MOST_CRASHES = 4
 
 @dataclass
 class _Request:
-    """A row on its way; crashes: how often a server broke off while it worked on it."""
+    """A row on its way.
+
+    crashes: how often a server broke off while it worked on it; latest: where it was sent last.
+    """
 
     row: Row
     turn: int
     content: bytes
     crashes: int = 0
+    latest: Endpoint | None = None
 
 
 class Asker:
@@ -96,7 +100,8 @@ class Asker:
         return await asyncio.to_thread(_encoded, row, url, self._model)
 
     async def _attempt(self, request: _Request) -> Outcome:
-        endpoint = await self._stop.unless(self._fleet.choose(request.turn))
+        endpoint = await self._stop.unless(self._fleet.choose(request.turn, request.latest))
+        request.latest = endpoint
         alone = request.crashes >= CRASHES_BEFORE_ALONE
         async with endpoint.gate.alone() if alone else endpoint.gate.together():
             try:

@@ -25,17 +25,23 @@ class Endpoint:
         self.gate = Gate()
         self._client = client
 
-    async def healthy(self) -> bool:
-        """Whether it answers and says that it can work."""
-        try:
-            reply = await self._client.get(f"{self.url}/health", timeout=PROBE_SECONDS)
-        except httpx.HTTPError:
-            return False
+    async def ready(self) -> bool:
+        """Whether it says that it can work. Raises `httpx.HTTPError` when it says nothing."""
+        # Not /health, which is 200 while an engine is stuck or a server ends.
+        reply = await self._get("/ready")
+        if reply.status_code == httpx.codes.NOT_FOUND:  # A server without our routes.
+            reply = await self._get("/health")
         return reply.status_code == httpx.codes.OK
 
     async def revive(self) -> bool:
         """Whether it can be used again. Raises `ServerLostError` when it never will."""
-        return await self.healthy()
+        try:
+            return await self.ready()
+        except httpx.HTTPError:
+            return False
 
     def note_answer(self) -> None:
         """It has answered a row."""
+
+    async def _get(self, path: str) -> httpx.Response:
+        return await self._client.get(self.url + path, timeout=PROBE_SECONDS)

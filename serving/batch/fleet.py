@@ -13,7 +13,7 @@ LONGEST_PAUSE = 10.0
 
 
 class Fleet:
-    """Chooses a server for each row, and sets those that fail aside until they are healthy again.
+    """Chooses a server for each row, and sets those that fail aside until they are ready again.
 
     patience: seconds without any usable server after which no more are expected; `None` leaves that
     to the servers' own `revive`. Use as an async context manager.
@@ -35,17 +35,19 @@ class Fleet:
             revival.cancel()
         await asyncio.gather(*self._revivals.values(), return_exceptions=True)
 
-    async def choose(self, turn: int) -> Endpoint:
+    async def choose(self, turn: int, latest: Endpoint | None = None) -> Endpoint:
         """The server whose turn it is, or the next that is usable; waits while there is none.
 
+        latest: where the row was sent in vain, chosen only if no other is usable.
         Raises `ServerLostError` when none is expected any more.
         """
+        first = turn % len(self.endpoints)
+        in_turn = [*self.endpoints[first:], *self.endpoints[:first]]
         while True:
             self.check()
-            for step in range(len(self.endpoints)):
-                endpoint = self.endpoints[(turn + step) % len(self.endpoints)]
-                if endpoint.usable:
-                    return endpoint
+            usable = [endpoint for endpoint in in_turn if endpoint.usable]
+            if usable:
+                return next((one for one in usable if one is not latest), usable[0])
             self._changed.clear()
             await self._changed.wait()
 
@@ -55,7 +57,7 @@ class Fleet:
             raise ServerLostError(self._lost)
 
     def set_aside(self, endpoint: Endpoint) -> None:
-        """Send nothing there before it says that it is healthy, which may be at once."""
+        """Send nothing there before it says that it is ready, which may be at once."""
         if not endpoint.usable:
             return
         endpoint.usable = False

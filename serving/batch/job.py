@@ -191,6 +191,7 @@ class Job:
             pack_size=max(1, settings.concurrency // CALLS_PER_WORKER),
             retries=settings.retries,
             timeout=settings.timeout,
+            start_seconds=self.server.start_seconds,
         )
         rounds = Rounds(cluster, engine, journal, self.tally, stop, rows=settings.rows_per_round)
         await rounds.finish(work, tick)

@@ -7,12 +7,13 @@ import json
 import os
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from vllm_csp.serving.batch.durable import sync_folder
+from vllm_csp.durable import sync_folder
 
 
 class BusyError(RuntimeError):
@@ -29,7 +30,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle = _open_locked(path)
-        self._unsynced = False
+        self._num_appended = self._num_synced = 0
         sync_folder(path.parent)
 
     def __enter__(self) -> Self:
@@ -41,15 +42,21 @@ class Journal:
     def append(self, line: dict[str, Any]) -> None:
         """Add one line. Raises `OSError` when the disk is full."""
         left = memoryview(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
-        self._unsynced = True
-        while left:
-            left = left[os.write(self._handle, left) :]
+        with _named(self.path):
+            while left:
+                left = left[os.write(self._handle, left) :]
+        self._num_appended += 1
 
     def sync(self) -> None:
-        """Wait until everything appended is on the disk; nothing to do when it is."""
-        if self._unsynced:
-            self._unsynced = False
-            os.fsync(self._handle)
+        """Wait until everything appended is on the disk; nothing to do when it is.
+
+        May be called while another thread appends. Raises `OSError` when the disk fails.
+        """
+        num_appended = self._num_appended
+        if num_appended > self._num_synced:
+            with _named(self.path):
+                os.fsync(self._handle)
+            self._num_synced = num_appended
 
     def reopen(self) -> None:
         """Go on in the file that has taken this one's place."""
@@ -58,10 +65,22 @@ class Journal:
 
     def close(self) -> None:
         """Sync, and let other runs have the file; an empty one is taken away."""
-        self.sync()
-        if os.fstat(self._handle).st_size == 0:
-            self.path.unlink(missing_ok=True)
-        os.close(self._handle)
+        try:
+            self.sync()
+            if os.fstat(self._handle).st_size == 0:
+                self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self._handle)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of a file that is open do not say which it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _open_locked(path: Path) -> int:

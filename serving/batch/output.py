@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_csp.serving.batch.formats.choice import WRITERS, OutputFormat
+from vllm_csp.serving.batch.sources.photo_set import finds_masks
 from vllm_csp.serving.batch.sources.source import UsageError
 
 
@@ -31,10 +32,9 @@ class Output:
             one.exists() and one.samefile(source) for one in (self.path, self.journal)
         ):
             raise UsageError(f"{self.path} is the input: choose another output")
-        inside = source.is_dir() and self.path.resolve().is_relative_to(source.resolve())
-        if inside and self.format == OutputFormat.MASKS:
+        if self.format == OutputFormat.MASKS and finds_masks(source, self.path):
             raise UsageError(
-                f"{self.path} is in {source}: masks among the photos would be asked too"
+                f"{self.path} is where {source} looks: masks among the photos would be asked too"
             )
         begun = self.journal.exists() and self.journal.stat().st_size > 0
         if resume and self.path.exists() and not begun:

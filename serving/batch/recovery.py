@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vllm_csp.durable import whole_file
 from vllm_csp.serving.batch.backlog import signed
 from vllm_csp.serving.batch.disk_index import DiskIndex
-from vllm_csp.serving.batch.durable import whole_file
 from vllm_csp.serving.batch.outcome import PREFIX, is_line, succeeded
 
 STARTS = (b'{"id":"batch_req_', b'{"id":null,"custom_id":')

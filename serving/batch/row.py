@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -58,11 +57,17 @@ class Row:
 
     def body_with(self, image_url: str) -> dict[str, Any]:
         """The request with another address of its image."""
-        body = copy.deepcopy(self.body)
-        address = image_address(body)
-        if address is not None:
-            address["url"] = image_url
-        return body
+        place = _image_place(self.body)
+        if place is None:
+            return self.body
+        # Copies of what holds the address, and of nothing else: the rest may be large and deep.
+        messages = list(self.body["messages"])
+        message = messages[place[0]]
+        content = list(message["content"])
+        part = content[place[1]]
+        content[place[1]] = {**part, "image_url": {**part["image_url"], "url": image_url}}
+        messages[place[0]] = {**message, "content": content}
+        return {**self.body, "messages": messages}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +82,22 @@ class Rejected:
 
 def image_address(body: dict[str, Any]) -> dict[str, Any] | None:
     """The object with the `url` of a chat's first image."""
+    place = _image_place(body)
+    if place is None:
+        return None
+    address: dict[str, Any] = body["messages"][place[0]]["content"][place[1]]["image_url"]
+    return address
+
+
+def _image_place(body: dict[str, Any]) -> tuple[int, int] | None:
+    """In which message a chat's first image is, and which part of it."""
     messages = body.get("messages")
-    for message in messages if isinstance(messages, list) else []:
+    for number, message in enumerate(messages if isinstance(messages, list) else []):
         content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else []:
+        for index, part in enumerate(content if isinstance(content, list) else []):
             address = part.get("image_url") if isinstance(part, dict) else None
             if isinstance(address, dict) and isinstance(address.get("url"), str):
-                return address
+                return number, index
     return None
 
 

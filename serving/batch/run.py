@@ -46,13 +46,8 @@ class Run:
         After a stop it ends when the rows on their way have been answered. Raises what reading the
         work or writing the journal raises.
         """
-        async with ticking(self._journal, tick):
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    await self._feed(work, tasks)
-            except ExceptionGroup as group:
-                # One full disk fails many rows at once.
-                raise group.exceptions[0] from group
+        async with ticking(self._journal, tick), asyncio.TaskGroup() as tasks:
+            await self._feed(work, tasks)
 
     async def _feed(self, work: Work, tasks: asyncio.TaskGroup) -> None:
         turn = 0
@@ -86,7 +81,10 @@ class Run:
 
 @asynccontextmanager
 async def ticking(journal: Lines, tick: Callable[[], None]) -> AsyncIterator[None]:
-    """Sync a journal and call `tick` once a second, and sync once more at the end."""
+    """Sync a journal and call `tick` once a second, and sync once more at the end.
+
+    What fails there ends what goes on within. Of several errors only the first is raised.
+    """
 
     async def keep_ticking() -> None:
         while True:
@@ -94,12 +92,22 @@ async def ticking(journal: Lines, tick: Callable[[], None]) -> AsyncIterator[Non
             await asyncio.to_thread(journal.sync)
             tick()
 
-    task = asyncio.create_task(keep_ticking())
     try:
-        yield
+        async with asyncio.TaskGroup() as tasks:
+            ticker = tasks.create_task(keep_ticking())
+            yield
+            ticker.cancel()
+    except ExceptionGroup as group:
+        # One full disk fails many rows at once.
+        raise _first(group) from group
     finally:
-        task.cancel()
         await asyncio.to_thread(journal.sync)
+
+
+def _first(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def record_rejected(rejected: Rejected, journal: Lines, tally: Tally) -> None:

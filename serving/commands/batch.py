@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from vllm_csp.cache_folder import CACHE
 from vllm_csp.mini import MINI
 from vllm_csp.serving.batch.embedded import EmbeddedServer
 from vllm_csp.serving.batch.formats.choice import OutputFormat, choose_format
@@ -22,12 +21,14 @@ from vllm_csp.serving.batch.sources.choice import InputKind, open_source
 from vllm_csp.serving.batch.sources.source import Asking, UsageError
 from vllm_csp.serving.batch.summary import summary_table
 from vllm_csp.serving.commands import serve_options
+from vllm_csp.serving.commands.failure import failed
 from vllm_csp.serving.commands.mode import Mode
+from vllm_csp.serving.commands.standard_error import new_console
+from vllm_csp.serving.server import SECONDS_TO_START
 
-console = Console(stderr=True)
+console = new_console()
 
 ASKING = "Questions"
-SERVER = "Server"
 RAY = "Ray"
 LOAD = "Load and failures"
 
@@ -105,51 +106,38 @@ def batch(
             "list for pycocotools' loadRes, the default for COCO inputs.",
         ),
     ] = OutputFormat.AUTO,
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            "--checkpoint",
-            "-c",
-            envvar="VLLM_CSP_CHECKPOINT",
-            rich_help_panel=SERVER,
-            help="LISA checkpoint for a server of this run's own: a folder or a hub id. Default: "
-            "LISA-mini, which comes with this package.",
-        ),
-    ] = "",
-    policy: Annotated[
-        str, typer.Option(rich_help_panel=SERVER, help="Its image-token policy: dense, csp, ...")
-    ] = "",
-    preset: Annotated[
-        str, typer.Option(rich_help_panel=SERVER, help="Preset of policy csp: 65 or 70.")
-    ] = "",
-    sam_image_size: Annotated[
-        int | None,
-        typer.Option(rich_help_panel=SERVER, help=serve_options.SAM_IMAGE_SIZE_HELP),
-    ] = None,
-    sam_quantization: Annotated[
-        str, typer.Option(rich_help_panel=SERVER, help=serve_options.SAM_QUANTIZATION_HELP)
-    ] = "",
+    checkpoint: serve_options.Checkpoint = "",
+    policy: serve_options.Policy = "",
+    preset: serve_options.Preset = "",
+    sam_image_size: serve_options.SamImageSize = None,
+    sam_quantization: serve_options.SamQuantization = "",
+    start_seconds: serve_options.StartSeconds = SECONDS_TO_START,
     server_flags: Annotated[
         str,
         typer.Option(
-            rich_help_panel=SERVER,
+            rich_help_panel=serve_options.SERVER,
             help="Its flags of `vllm serve`, in quotes: --server-flags '--dtype bfloat16'.",
         ),
     ] = "",
     base_url: Annotated[
         list[str] | None,
         typer.Option(
-            rich_help_panel=SERVER,
+            rich_help_panel=serve_options.SERVER,
             help="Ask this running server instead, as in http://host:8000; repeatable: images go "
-            "round, and a server that fails is set aside until it is healthy.",
+            "round, and a server that fails is set aside until it is ready.",
         ),
     ] = None,
     api_key: Annotated[
-        str, typer.Option(envvar="VLLM_API_KEY", rich_help_panel=SERVER, help="Key of the servers.")
+        str,
+        typer.Option(
+            envvar="VLLM_API_KEY", rich_help_panel=serve_options.SERVER, help="Key of the servers."
+        ),
     ] = "",
     model: Annotated[
         str | None,
-        typer.Option(rich_help_panel=SERVER, help="Model name to ask for, whatever rows say."),
+        typer.Option(
+            rich_help_panel=serve_options.SERVER, help="Model name to ask for, whatever rows say."
+        ),
     ] = None,
     ray: Annotated[
         bool,
@@ -251,7 +239,8 @@ def batch(
         )
         if base_url:
             serve_options.require_own_server(chosen)
-        server = None if base_url else _own_server(checkpoint, chosen, shlex.split(server_flags))
+        flags = shlex.split(server_flags)
+        server = None if base_url else _own_server(checkpoint, chosen, flags, start_seconds)
         cluster = Cluster(ray_address, ray_workers, ray_gpus) if ray else None
         settings = Settings(
             base_urls=tuple(base_url or ()),
@@ -267,9 +256,9 @@ def batch(
         job = Job(rows, target, settings, console, server, cluster)
         summary = job.run(resume=resume)
     except (BusyError, ValueError) as error:
-        raise _failed(error, 2) from error
+        raise failed(error, 2) from error
     except (OSError, RuntimeError) as error:
-        raise _failed(error, 1) from error
+        raise failed(error, 1) from error
     _report(job, summary, as_json=as_json)
     if not job.complete:
         raise typer.Exit(1)
@@ -292,27 +281,22 @@ def _report(job: Job, summary: dict[str, object], *, as_json: bool) -> None:
         )
 
 
-def _failed(error: Exception, code: int) -> typer.Exit:
-    console.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-    return typer.Exit(code)
-
-
 def _lines(file: Path | None) -> list[str]:
     if file is None:
         return []
     return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
 
 
-def _own_server(checkpoint: str, settings: list[str], flags: list[str]) -> EmbeddedServer:
-    from vllm_csp.serving.cli import CACHE, SMALL_MODEL_FLAGS
-
+def _own_server(
+    checkpoint: str, settings: list[str], flags: list[str], start_seconds: float
+) -> EmbeddedServer:
     serve_options.require_one_source(settings, flags)
     chosen = [*settings, *flags]
     if not checkpoint:
         console.print("No --checkpoint and no --base-url: asking LISA-mini", highlight=False)
         checkpoint = str(MINI)
-        chosen = ["--enforce-eager", *SMALL_MODEL_FLAGS, *chosen]
+        chosen = ["--enforce-eager", *serve_options.SMALL_MODEL_FLAGS, *chosen]
     elif Path(checkpoint).exists():
         # Ray workers may have another working folder.
         checkpoint = str(Path(checkpoint).resolve())
-    return EmbeddedServer(checkpoint, chosen, CACHE / "logs")
+    return EmbeddedServer(checkpoint, chosen, CACHE / "logs", start_seconds)

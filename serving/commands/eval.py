@@ -16,6 +16,7 @@ from rich.console import Console
 from vllm_csp.evaluation.datasets.registry import Format, Source, read_photos
 from vllm_csp.evaluation.item import SHORT_QUESTION
 from vllm_csp.serving.client import ServerError
+from vllm_csp.serving.commands.failure import failed
 from vllm_csp.serving.commands.mode import Mode
 
 # Wide enough for the table where the output goes into a file.
@@ -130,8 +131,7 @@ def evaluate(
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         run_evaluation(evaluation, console)
     except (ValueError, RuntimeError, ServerError, httpx.HTTPError, OSError) as error:
-        console.print(f"[red]Error:[/red] {error}", highlight=False)
-        raise typer.Exit(1) from error
+        raise failed(error) from error
 
 
 def _engine_arguments(text: str) -> dict[str, Any]:

@@ -16,14 +16,59 @@ def _option(name: str) -> Any:
     return typer.Option(help=f"{field.description} Default: {field.default:g}.")
 
 
-SAM_IMAGE_SIZE_HELP = (
-    "Pixels of a photo's long side as SAM sees it, 256 to 1024 in steps of 64. Default: 1024; "
-    "fewer are faster and make coarser masks (docs/sam_encoders.md)."
-)
-SAM_QUANTIZATION_HELP = (
-    "int8: linear layers of SAM's image encoder compute in INT8, for ViT-H on CPUs without AMX "
-    "(docs/sam_encoders.md). Default: none."
-)
+SERVER = "Server"
+"""Panel of the help that options of a started server stand in."""
+SMALL_MODEL_FLAGS = ("--kv-cache-memory-bytes", "256M", "--max-num-seqs", "16")
+
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        envvar="VLLM_CSP_CHECKPOINT",
+        rich_help_panel=SERVER,
+        help="LISA checkpoint for a server started here: a folder or a hub id. Default: LISA-mini, "
+        "which comes with this package.",
+    ),
+]
+Policy = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=SERVER,
+        help="Image-token policy: dense, csp, fastv, feather, prumerge, prumerge+, ...",
+    ),
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=SERVER, help="Preset of policy csp: 65 or 70 (percent of tokens left out)."
+    ),
+]
+SamImageSize = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=SERVER,
+        help="Pixels of a photo's long side as SAM sees it, 256 to 1024 in steps of 64. Default: "
+        "1024; fewer are faster and make coarser masks (docs/sam_encoders.md).",
+    ),
+]
+SamQuantization = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=SERVER,
+        help="int8: linear layers of SAM's image encoder compute in INT8, for ViT-H on CPUs "
+        "without AMX (docs/sam_encoders.md). Default: none.",
+    ),
+]
+StartSeconds = Annotated[
+    float,
+    typer.Option(
+        min=1,
+        rich_help_panel=SERVER,
+        help="How long a server started here may take until it is ready, with the download of its "
+        "checkpoint. A download that this ends goes on where it was when the command is repeated.",
+    ),
+]
 MaxBody = Annotated[int | None, _option("max_body_mb")]
 MaxHeldBody = Annotated[int | None, _option("max_held_body_mb")]
 MaxHeldRequests = Annotated[int | None, _option("max_held_requests")]

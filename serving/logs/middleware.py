@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -82,8 +81,3 @@ class _Exchange:
             self.bytes_out += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
         await self._send(message)
-
-
-def outermost(app: Any, writer: RequestLogWriter) -> None:
-    """Put the log around all that the app has."""
-    app.middleware_stack = RequestLog(app.middleware_stack or app.build_middleware_stack(), writer)

@@ -57,23 +57,25 @@ class SegmentHandler:
         count_answers(raw_request.scope, len(request.questions))
         # Before the image is fetched: whether there is room for as many requests.
         self._chat._preflight(len(request.questions))
-        image = await fetch_image(request.image, self._chat.model_config)
+        image = await fetch_image(request.address, self._chat.model_config)
+        size = ImageSize(width=image.image.width, height=image.image.height)
         call_id = raw_request.headers.get("x-request-id") or uuid.uuid4().hex
-        answers = await asyncio.gather(
-            *(
-                self._ask(request, question, image, _numbered(raw_request, call_id, number))
-                for number, question in enumerate(request.questions)
-            )
-        )
-        return _response(f"seg-{call_id}", request, image, answers)
+        asked = [
+            self._ask(request, question, image, _numbered(raw_request, call_id, number))
+            for number, question in enumerate(request.questions)
+        ]
+        # Nobody is to hold it any longer than until all questions are rendered.
+        del image
+        answers = await asyncio.gather(*asked)
+        return _response(f"seg-{call_id}", request, size, answers)
 
     async def _ask(
         self, request: SegmentRequest, question: str, image: NamedImage, raw_request: Request
     ) -> Answer:
         try:
-            answer = await self._chat.create_chat_completion(
-                request.chat_request(question, image), raw_request
-            )
+            chat_request = request.chat_request(question, image)
+            del image
+            answer = await self._chat.create_chat_completion(chat_request, raw_request)
         except EngineDeadError:
             raise  # vLLM's handler for it ends the server
         except Exception as error:
@@ -94,7 +96,7 @@ def _numbered(raw_request: Request, call_id: str, number: int) -> Request:
 
 
 def _response(
-    call_id: str, request: SegmentRequest, image: NamedImage, answers: list[Answer]
+    call_id: str, request: SegmentRequest, size: ImageSize, answers: list[Answer]
 ) -> SegmentResponse | ErrorResponse:
     answered = [answer for answer in answers if isinstance(answer, ChatCompletionResponse)]
     if not answered:
@@ -110,7 +112,7 @@ def _response(
         id=call_id,
         created=int(time.time()),
         model=answered[0].model,
-        image=ImageSize(width=image.image.width, height=image.image.height),
+        image=size,
         results=[
             _result(question, answer)
             for question, answer in zip(request.questions, answers, strict=True)

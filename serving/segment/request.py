@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, FailFast, Field, StringConstraints, model_validator
@@ -13,6 +14,7 @@ from vllm_csp.serving.protocol import (
     SegmentationChatRequest,
     SegmentationOptions,
 )
+from vllm_csp.serving.segment.image import image_url
 
 # Passed on as it is: white space at its ends is part of the prompt.
 Question = Annotated[str, StringConstraints(pattern=r"\S")]
@@ -76,8 +78,13 @@ class SegmentRequest(SegmentationOptions):
             raise ValueError(f"{len(unknown)} fields are unknown, the first is {unknown[0]!r:.200}")
         return data
 
+    @cached_property
+    def address(self) -> str:
+        """Of the image, as vLLM takes it; one text for all questions, as it may be long."""
+        return image_url(self.image)
+
     def chat_request(self, question: str, image: NamedImage) -> SegmentationChatRequest:
-        """The chat request for one of the questions.
+        """The chat request for one of the questions; it has the image until it is rendered.
 
         Raises `ValueError` for values that a chat request does not take.
         """
@@ -91,12 +98,13 @@ class SegmentRequest(SegmentationOptions):
             ),
             segmentation=SegmentationOptions(**self._options()),
         )
-        # Set afterwards: the request's own schema knows images as addresses only.
+        # Set afterwards: to look into a long address again takes time.
         parts: list[Any] = [
-            {"type": "image_pil", "image_pil": image},
+            {"type": "image_url", "image_url": {"url": self.address}},
             {"type": "text", "text": question},
         ]
         request.messages = [{"role": "user", "content": parts}]
+        request._image = image
         return request
 
     def _options(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from vllm_csp.serving.limits.middleware import METHODS
 from vllm_csp.serving.logs.note import NOTE, RequestNote
 from vllm_csp.serving.logs.request_id import HEADER
 from vllm_csp.serving.logs.writer import loggable_path
-from vllm_csp.serving.tracing.trace import TRACE, Trace
+from vllm_csp.serving.tracing.current import TRACE
+from vllm_csp.serving.tracing.trace import Trace
 
 
 class RequestTrace:

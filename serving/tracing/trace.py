@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import Request
 from opentelemetry import trace as api
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
@@ -14,7 +13,6 @@ from vllm.tracing import SpanKind, extract_trace_context, instrument_manual
 
 from vllm_csp.timeline import Span
 
-TRACE = "vllm_csp.trace"
 _HEADERS = (b"traceparent", b"tracestate")
 # The clocks of two processes, and of a GPU, agree to this.
 _SLACK_NS = 1_000_000
@@ -78,9 +76,3 @@ class Trace:
         if attributes.get("http.response.status_code", 0) >= 500:
             self._span.set_status(api.StatusCode.ERROR)
         self._span.end()
-
-
-def trace_of(raw_request: Request | None) -> Trace | None:
-    """The request's trace, if there is one and it is kept."""
-    trace: Trace | None = None if raw_request is None else raw_request.scope.get(TRACE)
-    return trace if trace is not None and trace.wanted else None

@@ -10,8 +10,8 @@ from benchmarks.baselines import Baseline, HuggingFace, ReferenceLoop, as_json
 from benchmarks.calls import calls, opened
 from benchmarks.checkpoint import Size, write_checkpoint
 from benchmarks.dtype_options import usual_dtypes
+from benchmarks.overlap import iou
 from tests.oracle import Recording, recording
-from tests.overlap import iou
 from vllm_csp.mini import MINI
 from vllm_csp.scenes import make_sample
 

@@ -163,7 +163,14 @@ def test_tokens_count_as_the_same_up_to_the_first_other_one(
     assert parity.same_tokens(one, other) == parity.same_tokens(other, one) == share
 
 
-GOOD = {"engine": "captured A", "iou": 1.0, "same_tokens": 0.9, "replays": 5, "wrong": ""}
+GOOD = {
+    "engine": "captured A",
+    "against": "csp A",
+    "iou": 1.0,
+    "same_tokens": 0.9,
+    "replays": 5,
+    "wrong": "",
+}
 
 
 @pytest.mark.parametrize(
@@ -176,6 +183,8 @@ GOOD = {"engine": "captured A", "iou": 1.0, "same_tokens": 0.9, "replays": 5, "w
         ({"engine": "unshared A", "same_tokens": 0.2, "replays": 0}, True, False),
         ({"iou": 0.5}, True, True),
         ({"wrong": "out of memory"}, True, True),
+        ({"engine": "csp A", "against": "dense A"}, True, True),
+        ({"engine": "csp A", "against": "dense A", "iou": 0.5}, True, False),
     ],
     ids=str,
 )
@@ -191,16 +200,16 @@ def test_a_cell_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_cells_of_encoders_that_do_not_exist_are_left_out() -> None:
-    assert encoders.exists("vit_h", "shipped", "auto", "float32", "kept")
-    assert encoders.exists("mobile_sam", "shipped", "auto", "float32", "kept")
-    assert not encoders.exists("clip", "shipped", "auto", "float32", "kept")
-    assert not encoders.exists("clip", "ours", "fused", "float32", "kept")
-    assert encoders.exists("mobile_sam", "ours", "unfused", "bfloat16", "kept")
-    assert not encoders.exists("vit_h", "ours", "unfused", "bfloat16", "kept")
-    assert encoders.exists("vit_h", "int8", "biased", "float32", "kept")
-    assert encoders.exists("mobile_sam@512", "int8", "auto", "bfloat16", "kept")
-    assert not encoders.exists("clip", "int8", "auto", "float32", "kept")
-    assert encoders.exists("mobile_sam@512", "ours", "unfused", "float32", "kept")
+    assert encoders.exists("vit_h", "shipped", "auto")
+    assert encoders.exists("mobile_sam", "shipped", "auto")
+    assert not encoders.exists("clip", "shipped", "auto")
+    assert not encoders.exists("clip", "ours", "fused")
+    assert encoders.exists("mobile_sam", "ours", "unfused")
+    assert not encoders.exists("vit_h", "ours", "unfused")
+    assert encoders.exists("vit_h", "int8", "biased")
+    assert encoders.exists("mobile_sam@512", "int8", "auto")
+    assert not encoders.exists("clip", "int8", "auto")
+    assert encoders.exists("mobile_sam@512", "ours", "unfused")
 
 
 def test_an_encoder_of_smaller_pictures_has_fewer_operations() -> None:

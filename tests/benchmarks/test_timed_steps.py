@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.timed_steps import SECONDS_TO_END, Journal, Record, Step, run_steps, summary
+from tests.processes import lives
 
 
 def step(name: str, code: str, guess: float = 1) -> Step:
@@ -71,18 +71,9 @@ def test_a_late_step_ends_with_all_it_started_and_gets_more_time_later(tmp_path:
     assert states(journal) == {"late": "late"}
     assert journal.guess(late, 540) > journal.records["late"].seconds
     deadline = time.monotonic() + 20
-    while _lives(int(child.read_text())) and time.monotonic() < deadline:
+    while lives(int(child.read_text())) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not _lives(int(child.read_text()))
-
-
-def _lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    os.kill(pid, 0)
-    return state != "Z"
+    assert not lives(int(child.read_text()))
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a": 1}', '{"a": {"no": "field"}}'])

@@ -98,7 +98,15 @@ def test_answers_of_a_server_are_judged(server: Server, tmp_path: Path) -> None:
     questions = [scene_question(one, tmp_path) for one in asked()]
     (tmp_path / "scenes.json").write_text(json.dumps(questions))
     evaluate(
-        *(tmp_path, "--base-url", server.url, "--api-key", server.key, "-o", tmp_path / "out"),
+        *(
+            tmp_path,
+            "--base-url",
+            f"{server.url}/v1",
+            "--api-key",
+            server.key,
+            "-o",
+            tmp_path / "out",
+        ),
         *("--mode", "generate", "--format", "scenes"),
     )
     [row] = rows(tmp_path / "out")
@@ -144,6 +152,16 @@ def test_what_only_an_own_engine_can_do_is_not_asked_of_a_server(
     )
     assert done.exit_code == 1
     assert "use --checkpoint" in done.output
+
+
+def test_dense_beside_another_policy_is_not_asked_of_a_server(
+    reasonseg: Path, tmp_path: Path
+) -> None:
+    place = ["--base-url", "http://127.0.0.1:1", "--output", str(tmp_path)]
+    chosen = ["--policy", "dense", "--policy", "csp"]
+    done = CliRunner().invoke(app, ["eval", str(reasonseg), "--split", "val", *place, *chosen])
+    assert done.exit_code == 1
+    assert "no policy `dense` beside its own" in done.output
 
 
 def test_without_model_or_server_it_says_what_to_name(reasonseg: Path) -> None:

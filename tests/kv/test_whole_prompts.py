@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.overlap import iou
 from tests.chat import body, question_body, user
 from tests.kv.harness import IMAGE_TOKENS, Bench, engine_config, request
 from tests.oracle import recording
-from tests.overlap import iou
 from tests.pictures import data_url, encoded, gradient
 from tests.server import Server
 from vllm_csp.kv import whole_prompts

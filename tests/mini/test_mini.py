@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from vllm_csp.masks import decode_mask
+from benchmarks.overlap import iou
+from vllm_csp.masks import encode_mask
 from vllm_csp.mini import MINI
 from vllm_csp.scenes import SceneQuestion, SceneSample, make_sample
 from vllm_csp.serving.segmenter import Answered, Question, Segmenter
@@ -48,16 +49,11 @@ def test_masks_of_unseen_scenes_are_mostly_right(
     answered: list[tuple[SceneQuestion, Answered]],
 ) -> None:
     ious = [
-        iou(decode_mask(mask), target)
+        iou(mask, encode_mask(target, 1.0, 0, "rle"))
         for question, answer in answered
         for mask, target in zip(answer.masks, question.masks, strict=False)
     ]
     assert len(ious) > 40 and np.mean(ious) > LEAST_IOU
-
-
-def iou(mask: np.ndarray, target: np.ndarray) -> float:
-    union = (mask | target).sum()
-    return float((mask & target).sum() / union) if union else 1.0
 
 
 def test_answers_have_lisas_form_and_as_many_masks_as_targets(

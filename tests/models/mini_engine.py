@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from PIL import Image
 
 from benchmarks.baselines import ReferenceLoop, as_json
-from tests.overlap import iou
+from benchmarks.overlap import iou
+from tests.in_process import in_process
 from vllm_csp.masks import encode_mask
 from vllm_csp.mini import MINI
 from vllm_csp.scenes import SceneSample, make_sample
@@ -23,19 +23,15 @@ COMPARED = 2000
 @contextmanager
 def engine(**settings: Any) -> Iterator[Segmenter]:
     """An engine in fp32 with these settings, into whose worker one may look (`apply_model`)."""
-    with pytest.MonkeyPatch.context() as patch:
-        # Both ends of the engine's socket must read it, for as long as they talk.
-        patch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
-        segmenter = Segmenter(
-            str(MINI),
-            enforce_eager=True,
-            max_model_len=1024,
-            kv_cache_memory_bytes=1 << 26,
-            dtype="float32",
-            additional_config={"csp": settings},
-        )
+    with in_process(
+        str(MINI),
+        enforce_eager=True,
+        max_model_len=1024,
+        kv_cache_memory_bytes=1 << 26,
+        dtype="float32",
+        additional_config={"csp": settings},
+    ) as segmenter:
         yield segmenter
-        segmenter.close()
 
 
 def ask(segmenter: Segmenter, image: Image.Image, *questions: str) -> list[list[dict[str, Any]]]:

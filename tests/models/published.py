@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
+from benchmarks.checkpoint import num_bytes, write_hole
 from tests.oracle import oracle_folder
 
 Size = Literal["7b", "13b"]
@@ -21,7 +20,7 @@ SIZES: tuple[Size, ...] = ("7b", "13b")
 MISSING = "no published files: set VLLM_CSP_LISA_DATA to the folder of LISA's small files"
 _CONFIG = {"7b": "config_7b_v1.json", "13b": "config_13b_llama2_v1.json"}
 _ADDED_TOKENS = {"7b": "added_tokens_7b.json", "13b": "added_tokens_13b_llama2.json"}
-_DTYPES = {"bf16": ("BF16", 2), "f32": ("F32", 4)}
+_DTYPES = {"bf16": "BF16", "f32": "F32"}
 SHARD_BYTES = 9_000_000_000
 
 # Of openai/clip-vit-large-patch14.
@@ -85,26 +84,20 @@ def write_published(folder: Path, size: Size) -> Published:
     write_config(folder, published_config(size))
     write_tokenizer(folder, size)
     manifest = read_json(f"manifest_{size}.json")["keys"]
-    _write_sparse_shards(folder, manifest)
-    shapes = {name: tuple(shape) for name, (_, *shape) in manifest.items()}
-    return Published(size, folder, shapes)
+    tensors = {name: (_DTYPES[dtype], tuple(shape)) for name, (dtype, *shape) in manifest.items()}
+    _write_shards(folder, tensors)
+    return Published(size, folder, {name: shape for name, (_, shape) in tensors.items()})
 
 
-def _write_sparse_shards(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Files with the right headers and nothing in them."""
-    shards: list[dict[str, Any]] = [{}]
-    end = 0
-    for name, (short_dtype, *shape) in manifest.items():
-        dtype, width = _DTYPES[short_dtype]
-        length = width * math.prod(shape)
-        if end + length > SHARD_BYTES:
+def _write_shards(folder: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Files with the right headers and nothing in them; tensors: dtype and shape."""
+    shards: list[dict[str, tuple[str, tuple[int, ...]]]] = [{}]
+    room = SHARD_BYTES
+    for name, tensor in tensors.items():
+        if num_bytes(*tensor) > room:
             shards.append({})
-            end = 0
-        shards[-1][name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + length]}
-        end += length
-    for number, header in enumerate(shards, 1):
-        text = json.dumps(header).encode()
-        size = max(entry["data_offsets"][1] for entry in header.values())
-        with (folder / f"model-{number:05}-of-{len(shards):05}.safetensors").open("wb") as stream:
-            stream.write(struct.pack("<Q", len(text)) + text)
-            stream.truncate(8 + len(text) + size)
+            room = SHARD_BYTES
+        shards[-1][name] = tensor
+        room -= num_bytes(*tensor)
+    for number, shard in enumerate(shards, 1):
+        write_hole(folder / f"model-{number:05}-of-{len(shards):05}.safetensors", shard)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from benchmarks.overlap import iou
 from tests.models.mini_engine import ask, engine, ious_to_loop, scene_ious
-from tests.overlap import iou
 from vllm_csp.images import image_key
 from vllm_csp.masks import decode_mask
 from vllm_csp.serving.segmenter import Segmenter

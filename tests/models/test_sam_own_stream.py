@@ -16,7 +16,9 @@ from vllm_csp.sam.encode_stream import EncodeStream
 LEAST_IOU = 0.99
 
 
-def test_masks_of_an_engine_do_not_miss_what_comes_late() -> None:
+def test_masks_of_an_engine_do_not_miss_what_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tensors on a CPU know no streams.
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
     with engine() as segmenter:
         segmenter.llm.apply_model(encode_late)
         assert min(ious_to_loop(segmenter)) > LEAST_IOU
@@ -42,8 +44,7 @@ def test_only_a_gpu_has_a_stream_for_it(
 
 
 def encode_late(model: Any) -> None:
-    """In the worker, a process of its own, whose tensors on a CPU know no streams."""
-    torch.Tensor.record_stream = lambda tensor, stream: None  # type: ignore[method-assign]
+    """In the worker."""
     model.masks.encode_stream = EncodeStream(LateStreams())
     encoding = model.timeline.encoding
     model.sam_ended_on = []

@@ -16,6 +16,7 @@ from skimage import data
 from torch import Tensor, nn
 from vllm.engine.arg_utils import EngineArgs
 
+from tests.in_process import in_process
 from vllm_csp.config import CspConfig
 from vllm_csp.images import image_key, sam_resize
 from vllm_csp.masks import decode_mask
@@ -23,7 +24,7 @@ from vllm_csp.models.sam_source import CHECKPOINT_PREFIX
 from vllm_csp.sam.sam import Sam
 from vllm_csp.sam.tiny_vit import TinyVitEncoder
 from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
-from vllm_csp.serving.segmenter import Question, Segmenter
+from vllm_csp.serving.segmenter import Question
 from vllm_csp.standin import SAM, write_standin
 
 ENCODER = "image_encoder."
@@ -80,23 +81,18 @@ def test_an_engine_with_tiny_vit_caches_its_embeddings_and_answers_with_masks(
     place: Callable[[Path, TinyVitEncoder], tuple[Path, dict[str, str]]],
     standin: Path,
     encoder: TinyVitEncoder,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
     checkpoint, settings = place(standin, encoder)
-    engine = Segmenter(
+    with in_process(
         str(checkpoint),
         enforce_eager=True,
         max_model_len=1024,
         max_num_seqs=4,
         kv_cache_memory_bytes=1 << 26,
         additional_config={"csp": settings},
-    )
-    try:
+    ) as engine:
         answers = engine.ask([Question("Where is it?", photo, mode="force") for photo in PHOTOS])
         [held] = engine.llm.apply_model(held_embeddings)
-    finally:
-        engine.close()
     for photo, answer, embedding in zip(PHOTOS, answers, held, strict=True):
         [mask] = answer.masks
         assert decode_mask(mask).shape == (photo.height, photo.width)

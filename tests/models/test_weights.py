@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.overlap import iou
 from tests.oracle import recording
-from tests.overlap import iou
 from vllm_csp.models.weights import Shapes, checkpoint_shapes, with_prefix
 from vllm_csp.serving.segmenter import Segmenter
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from vllm_csp.masks import unpack_mask
 from vllm_csp.models.lisa import LISAForCausalLM
-from vllm_csp.sam.postprocess import unpack_mask
 
 Floats = npt.NDArray[np.float32]
 Notes = dict[str, Floats]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.overlap import iou
 from tests.oracle import recordings
-from tests.overlap import iou
 from tests.parity.conftest import Run
 from vllm_csp.serving.segmenter import Question
 

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
+from benchmarks.overlap import iou
 from tests.oracle import Recording, each_recording
-from tests.overlap import iou
 from tests.parity import probe
 from tests.parity.conftest import Run, seg_indexes
 from tests.parity.test_steps import LEAST_COSINE, LEAST_IOU, cosines

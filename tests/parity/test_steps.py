@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.overlap import iou
 from tests.oracle import IMAGE_ROWS, Precision, Recording, each_recording
-from tests.overlap import iou
 from tests.parity.conftest import Run
 from tests.parity.probe import Floats
 from vllm_csp.images import sam_input_size
@@ -28,7 +28,6 @@ SAM_ROWS: Mapping[Precision, float] = {"fp32": FP32, "bf16": 0.1}
 LOGITS_RMS: Mapping[Precision, float] = {"fp32": FP32, "bf16": 0.12}
 LEAST_COSINE = 0.999
 LEAST_IOU: Mapping[Precision, float] = {"fp32": 0.999, "bf16": 0.86}
-LEAST_MEAN_IOU_BF16 = 0.95
 
 generated = each_recording(lambda one: one.generated)
 with_masks = each_recording(lambda one: bool(one.masks("fp32")))
@@ -148,14 +147,9 @@ def test_low_res_logits(run: Run, recording: Recording) -> None:
     height, width = (
         rows_seen(side, 256, 1024) for side in sam_input_size(recording.image().size[::-1])
     )
-    logits = run.note(recording, "low_res_logits")[:, :height, :width]
-    step = 1
-    if recording.case["id"] == "dg1":  # stored in part
-        step = 8
-        logits = logits[:, ::8, ::8]
-        expected = recording.seg_array(run.precision, "low_res_logits_stride8")
-    else:
-        expected = recording.seg_array(run.precision, "low_res_logits")
+    name, step = recording.stored_logits
+    logits = run.note(recording, "low_res_logits")[:, :height:step, :width:step]
+    expected = recording.seg_array(run.precision, name)
     expected = expected[:, : -(-height // step), : -(-width // step)]
     assert logits.shape == expected.shape
     scale = expected.std()

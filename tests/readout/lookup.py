@@ -13,5 +13,6 @@ def queries(
     store: ReadoutStore, key: str, tokens: Sequence[int], indexes: Sequence[int]
 ) -> torch.Tensor | None:
     """Queries of the output tokens at `indexes` of the request that gave `tokens`."""
-    stream = store.find(key, tokens, max(indexes))
+    several = len(store._by_key.get(key, ())) > 1
+    stream = store.find(key, tokens, max(indexes), of_several=several)
     return None if stream is None else stream.queries(indexes)

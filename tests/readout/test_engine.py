@@ -15,19 +15,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
 
 from tests.oracle import IMAGE_ROWS, recording
-from vllm_csp.images import image_key, sam_resize, to_rgb
+from vllm_csp.images import image_key, to_rgb
+from vllm_csp.mask_calls import ImagePixels, MaskJob
+from vllm_csp.masks import unpack_mask
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
 from vllm_csp.readout.request_keys import give_key
-from vllm_csp.sam.postprocess import unpack_mask
-from vllm_csp.serving.segmenter import Segmenter
-from vllm_csp.worker import ImagePixels, MaskJob
+from vllm_csp.serving.mask_client import image_pixels
+from vllm_csp.serving.segmenter import Question, Segmenter
 
 Mask = npt.NDArray[np.bool_]
 SEG, EOS = 32003, 2
+SAM_PIXELS = 1024
 # Sure | , | it | is | [SEG]: answers full of [SEG], and different ones.
 WORDS = [18585, 29892, 372, 338, SEG]
 OTHERS = list(range(5000, 9000))
@@ -52,6 +56,7 @@ class Conversation:
             image_key=self.image_key,
             token_ids=self.outputs[choice],
             indexes=list(indexes),
+            of_several=len(self.outputs) > 1,
             wants_tokens=False,
             wants_spans=False,
         )
@@ -159,6 +164,7 @@ def expected_masks(
             image_key=told.image_key,
             token_ids=list(output.outputs[0].token_ids),
             indexes=[0],
+            of_several=False,
             wants_tokens=False,
             wants_spans=False,
         )
@@ -259,15 +265,51 @@ def test_an_image_that_is_no_longer_held_is_asked_for_and_taken_again(
     [expected] = masks(engine_fp32, [job])
     gone = MaskJob(**{**job, "image_key": uuid.uuid4().hex})
     assert replies(engine_fp32, [gone]) == [{"missing": "image"}]
-    pixels = sam_resize(told.image)
-    image = ImagePixels(
-        image_key=gone["image_key"],
-        pixels=pixels.tobytes(),
-        shape=list(pixels.shape),
-        original_size=[told.image.height, told.image.width],
-    )
+    image = image_pixels(gone["image_key"], told.image, SAM_PIXELS)
     [found] = masks(engine_fp32, [gone], images=[image], released=[told.key])
     assert_same(found, expected)
+    assert held(engine_fp32) == (0, 0)
+
+
+def test_an_image_that_cannot_be_embedded_takes_no_other_answer_along(
+    engine_fp32: Segmenter, converse: Converse
+) -> None:
+    [told] = converse("d01-answer", temperature=0.0, max_tokens=16)
+    job = told.job(0, told.seg_indexes(0))
+    others = [MaskJob(**{**job, "image_key": name}) for name in ("too large", "small")]
+    images = [image_pixels(one["image_key"], told.image, SAM_PIXELS) for one in others]
+    engine_fp32.llm.apply_model(refuse_too_large)
+    try:
+        found = replies(engine_fp32, [job, *others], images, released=[told.key])
+    finally:
+        engine_fp32.llm.apply_model(take_all_again)
+    assert found[1] == {"failed": "OutOfMemoryError"}
+    assert found[0]["masks"] == found[2]["masks"] != []
+
+
+def refuse_too_large(model: Any) -> None:
+    encode = model.masks.encode
+
+    def refuse(keys: Sequence[str], **rest: Any) -> None:
+        if "too large" in keys:
+            raise torch.OutOfMemoryError("no room for it")
+        encode(keys=keys, **rest)
+
+    model.masks.encode = refuse
+
+
+def take_all_again(model: Any) -> None:
+    del model.masks.encode
+
+
+def test_a_refused_question_loses_no_image(engine_fp32: Segmenter) -> None:
+    """It was rendered when it was refused, so that its image counts as sent."""
+    image = Image.effect_noise((80, 60), 90).convert("RGB")
+    with pytest.raises(VLLMValidationError, match="Schedule"):
+        engine_fp32.ask([Question("Where?", image, mode="force", schedule="[]")])
+    assert held(engine_fp32) == (0, 0)
+    [answer] = engine_fp32.ask([Question("Where?", image, mode="force")])
+    assert len(answer.masks) == 1
     assert held(engine_fp32) == (0, 0)
 
 

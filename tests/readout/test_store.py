@@ -143,6 +143,25 @@ def test_a_known_owner_gets_its_own_stream_back(store: ReadoutStore, pins: Pins)
     assert (len(store), pins["image"]) == (2, 2)
 
 
+def test_choices_that_come_back_together_have_a_stream_each(store: ReadoutStore) -> None:
+    streams = [store.open("request", "image", owner=object()) for _ in range(2)]
+    step(store, {1.0: (streams[0], 7), 2.0: (streams[1], 7)})
+    step(store, {3.0: (streams[0], 20), 4.0: (streams[1], 21)})
+    # As behind a pickle, which makes another object of the owner.
+    assert [store.open("request", "image", 2, owner=object()) for _ in range(2)] == streams
+    step(store, {5.0: (streams[0], 30), 6.0: (streams[1], 31)})
+    assert store.open("request", "image", 3, owner=object()) is streams[0], "preempted again"
+
+
+def test_an_engine_that_has_another_choice_has_no_queries(store: ReadoutStore) -> None:
+    """Choices of a request may run on several engines; each holds one stream of its key."""
+    stream = store.open("request", "image")
+    step(store, {1.0: (stream, 7)})
+    step(store, {2.0: (stream, 20)})
+    assert store.find("request", [20, 5], 1, of_several=True) is stream
+    assert store.find("request", [21, 5], 1, of_several=True) is None
+
+
 def test_release_forgets_every_choice_and_lets_the_image_go(
     store: ReadoutStore, pins: Pins
 ) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.overlap import iou
 from tests.chat import question_body
 from tests.oracle import recording
-from tests.overlap import iou
 from tests.pictures import data_url
 from tests.robustness.gauges import MORE_FILES, MOST_EMBEDDINGS, Holdings, wait_until_idle
 from tests.server import Server

@@ -31,9 +31,7 @@ class Holdings:
 
 def holdings(server: Server) -> Holdings:
     """What is held now."""
-    with server.client() as client:
-        text = client.get("/metrics").raise_for_status().text
-    gauges = summed(text, (*GAUGES, "vllm_csp:held_embeddings"))
+    gauges = summed(server.metrics(), (*GAUGES, "vllm_csp:held_embeddings"))
     return Holdings(gauges, psutil.Process(server.process.pid).num_fds())
 
 

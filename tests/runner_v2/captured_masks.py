@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from tests.overlap import iou
+from benchmarks.overlap import iou
 from tests.runner_v2.gpu_like import CAPTURE, capture, recorded_graphs, triton_attention
 from tests.staged.engine import running
 from vllm_csp.mini import MINI

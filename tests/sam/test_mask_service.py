@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from vllm_csp.masks import unpack_mask
 from vllm_csp.sam.embedding_cache import ImageEmbedding
 from vllm_csp.sam.mask_service import MaskService, MaskSet
-from vllm_csp.sam.postprocess import masks_from_logits, unpack_mask
+from vllm_csp.sam.postprocess import masks_from_logits
 from vllm_csp.sam.resize import rows_seen
 from vllm_csp.sam.sam import Sam
 
@@ -45,7 +46,7 @@ def test_padding_is_not_decoded(work: tuple[MaskService, list[Any], list[Any]]) 
     images = [ImageEmbedding(one, size, size) for one, size in zip(embeddings, sizes, strict=True)]
     owner = [0, 0, 1, 2, 2, 2]
     sam = service._sam[0]
-    whole = sam.decode(embeddings, torch.cat(queries), owner)[0]
+    whole = sam.decode(embeddings, torch.cat(queries), owner)
     for image, rows in enumerate(queries):
         [size] = {images[image].input_size}
         found = service.low_res_logits([images[image]], [rows])

@@ -10,12 +10,12 @@ from pycocotools import mask as coco
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
+from vllm_csp.masks import unpack_mask
 from vllm_csp.sam.postprocess import (
     PIXELS_PER_CHUNK,
     masks_from_logits,
     pack_bits,
     packed_masks,
-    unpack_mask,
 )
 from vllm_csp.sam.resize import rows_seen
 

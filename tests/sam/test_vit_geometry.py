@@ -1,9 +1,6 @@
-import json
-import os
-from pathlib import Path
-
 import pytest
 
+from tests.models.published import read_json
 from vllm_csp.sam.vit_geometry import VIT_H, VitGeometry
 
 PREFIX = "model.visual_model."
@@ -39,8 +36,8 @@ def test_reads_every_field_from_shapes() -> None:
     )
 
 
-def test_derived_sizes() -> None:
-    assert (VIT_H.grid_size, VIT_H.head_dim) == (64, 80)
+def test_the_grid_is_that_of_the_embeddings() -> None:
+    assert VIT_H.grid_size == 64
 
 
 def test_ignores_tensors_of_other_modules() -> None:
@@ -89,11 +86,6 @@ def test_odd_shape_is_named(name: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("manifest", ["manifest_7b.json", "manifest_13b.json"])
 def test_published_lisa_is_vit_h(manifest: str) -> None:
-    beside = Path(__file__).parents[3] / "shared" / "oracle"
-    oracle = Path(os.environ.get("VLLM_CSP_ORACLE", beside))
-    path = oracle.parent / "data" / "lisa" / manifest
-    if not path.is_file():
-        pytest.skip(f"no {manifest}: it lists the tensors of a published LISA checkpoint")
-    keys = json.loads(path.read_text())["keys"]
+    keys = read_json(manifest)["keys"]
     shapes = {k[len(PREFIX) :]: tuple(v[1:]) for k, v in keys.items() if k.startswith(PREFIX)}
     assert VitGeometry.from_shapes(shapes) == VIT_H

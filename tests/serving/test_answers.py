@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.overlap import iou
 from tests.chat import body, question_body, user
 from tests.oracle import Recording, each_recording, recording
-from tests.overlap import iou
 from tests.pictures import data_url, encoded
 from tests.server import Server
 from vllm_csp.masks import decode_mask

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.overlap import iou
 from tests.chat import body, picture_part, question_body, user
 from tests.oracle import recording
-from tests.overlap import iou
 from tests.pictures import data_url, encoded, gradient
 from tests.server import Server
 from vllm_csp.images import MAX_PIXELS

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.overlap import iou
 from tests.chat import question_body
 from tests.oracle import recording
-from tests.overlap import iou
 from tests.server import Server
 
 SEG = 32003

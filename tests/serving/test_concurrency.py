@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.overlap import iou
 from tests.chat import body, question_body, user
 from tests.oracle import recordings
-from tests.overlap import iou
 from tests.pictures import data_url, encoded, gradient
 from tests.server import Server, wait_until
 from tests.serving.events import stream

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.metrics import summed
+from benchmarks.overlap import iou
 from tests.chat import body, question_body, user
 from tests.oracle import recording
-from tests.overlap import iou
 from tests.pictures import data_url, encoded, gradient
 from tests.server import Server, wait_until
 
@@ -159,7 +160,5 @@ def test_others_in_the_batch_are_answered(server: Server, new_picture: str) -> N
 
 
 def generated_tokens(server: Server) -> float:
-    with server.client() as client:
-        lines = client.get("/metrics").text.splitlines()
-    [line] = [line for line in lines if line.startswith("vllm:generation_tokens_total{")]
-    return float(line.rsplit(" ", 1)[1])
+    [count] = summed(server.metrics(), ["vllm:generation_tokens_total"]).values()
+    return count

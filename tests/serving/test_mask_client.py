@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from vllm_csp.mask_calls import ImagePixels, MaskJob
 from vllm_csp.serving import mask_client
 from vllm_csp.serving.mask_client import MaskClient, MaskError
-from vllm_csp.worker import ImagePixels, MaskJob
+from vllm_csp.serving.shared_pixels import SharedPixels
 
-PHOTO = Image.new("RGB", (8, 6))
 COUNTERS = {
     **dict.fromkeys(("streams", "embeddings", "host_embeddings", "pinned"), 1.0),
     **dict.fromkeys(("new_hits", "new_host_hits", "new_misses", "new_encode_seconds"), 0.0),
@@ -53,6 +54,11 @@ class Engine:
         return {"masks": job["request_key"]}
 
 
+def photo() -> asyncio.Future[ImagePixels]:
+    """SAM's pixels, ready."""
+    return SharedPixels(1024).of("photo", Image.new("RGB", (8, 6)))
+
+
 def job(request: str, image: str = "photo") -> MaskJob:
     return MaskJob(
         request_key=request, image_key=image, token_ids=[1], indexes=[0], wants_tokens=False
@@ -66,7 +72,7 @@ def client_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MaskClient]:
     def made(*engines: Engine) -> MaskClient:
         calls = [engine.call for engine in engines]
         monkeypatch.setattr(mask_client, "engine_calls", lambda client, method: calls)
-        return MaskClient(None, 1024)  # type: ignore[arg-type]
+        return MaskClient(None)  # type: ignore[arg-type]
 
     return made
 
@@ -75,7 +81,7 @@ def test_masks_come_from_the_engine_that_has_the_request(client_of: Any) -> None
     async def ask() -> None:
         engines = [Engine({"a", "c"}, {"photo"}), Engine({"b"}, {"photo"})]
         client = client_of(*engines)
-        found = await asyncio.gather(*(client.decode(job(name), PHOTO) for name in "abc"))
+        found = await asyncio.gather(*(client.decode(job(name), photo()) for name in "abc"))
         assert [one["masks"] for one in found] == ["a", "b", "c"]
         for name in "abc":
             client.release(name)
@@ -91,7 +97,7 @@ def test_pixels_go_only_where_they_are_missed(client_of: Any) -> None:
     async def ask() -> None:
         engines = [Engine({"a"}, {"photo"}), Engine({"b"}, set())]
         client = client_of(*engines)
-        assert (await client.decode(job("b"), PHOTO))["masks"] == "b"
+        assert (await client.decode(job("b"), photo()))["masks"] == "b"
         assert [one.pixels for one in engines] == [[], ["photo"]]
 
     asyncio.run(ask())
@@ -103,7 +109,7 @@ def test_an_engine_that_is_busy_or_dead_holds_up_no_other(client_of: Any) -> Non
         busy.free.clear()
         client = client_of(busy, dead, Engine({"a", "b"}, {"photo"}))
         for name in "ab":
-            found = await asyncio.wait_for(client.decode(job(name), PHOTO), 5)
+            found = await asyncio.wait_for(client.decode(job(name), photo()), 5)
             assert found["masks"] == name
         busy.free.set()
 
@@ -114,9 +120,26 @@ def test_what_no_engine_has_is_an_error(client_of: Any) -> None:
     async def ask() -> None:
         client = client_of(Engine({"a"}, {"photo"}), Engine(set(), set()))
         with pytest.raises(MaskError, match="lost the request"):
-            await client.decode(job("b"), PHOTO)
+            await client.decode(job("b"), photo())
         client = client_of(Engine({"a"}, {"photo"}), Engine(set(), set(), fails=True))
         with pytest.raises(RuntimeError, match="has died"):
-            await client.decode(job("b"), PHOTO)
+            await client.decode(job("b"), photo())
+
+    asyncio.run(ask())
+
+
+def test_answers_about_an_image_share_its_pixels_while_one_is_made() -> None:
+    async def ask() -> None:
+        shared, image = SharedPixels(16), Image.new("RGB", (8, 6))
+        first, second = shared.of("photo", image), shared.of("photo", image)
+        assert first is second
+        pixels = await first
+        assert (pixels["shape"], pixels["original_size"]) == ([12, 16, 3], [6, 8])
+        assert await shared.of("other", Image.new("RGB", (6, 8))) != pixels
+        gone = weakref.ref(image)
+        del first, second, image
+        await asyncio.sleep(0)
+        assert gone() is None
+        assert not shared._kept
 
     asyncio.run(ask())

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import openai
 import pytest
 
+from benchmarks.overlap import iou
 from tests.chat import MODEL, user
 from tests.oracle import recording
-from tests.overlap import iou
 from tests.pictures import data_url
 from tests.server import Server
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from benchmarks.metrics import samples, summed
+from benchmarks.overlap import iou
 from tests.chat import question_body
 from tests.conftest import KV_CACHE_BYTES
 from tests.oracle import Recording, recording
-from tests.overlap import iou
 from tests.pictures import data_url
 from tests.server import Server, serving
 
@@ -79,16 +78,19 @@ def test_one_call_may_be_answered_by_several_engines(setup: tuple[Server, int, i
 def test_every_mask_is_counted_once(setup: tuple[Server, int, int]) -> None:
     """Each API server has counters of its own, and each engine; `/metrics` adds them up."""
     server, num_engines, _ = setup
+    masks = "vllm_csp:masks_total"
+    queries, hits = "vllm_csp:sam_cache_queries_total", "vllm_csp:sam_cache_hits_total"
+
+    def metrics() -> dict[str, float]:
+        return summed(server.metrics(), (masks, queries, hits))
+
     one = recording("dg1-forced0")
-    before = metrics(server)
+    before = metrics()
     for _ in range(6):
         assert server.chat(question_body(one)).status_code == 200
-    after = metrics(server)
-    assert after["vllm_csp:masks_total"] - before["vllm_csp:masks_total"] == 6
-    misses = [
-        found["vllm_csp:sam_cache_queries_total"] - found["vllm_csp:sam_cache_hits_total"]
-        for found in (before, after)
-    ]
+    after = metrics()
+    assert after[masks] - before[masks] == 6
+    misses = [found[queries] - found[hits] for found in (before, after)]
     # Five pictures, encoded at most once by each engine.
     assert misses[0] <= misses[1] <= 5 * num_engines
 
@@ -98,22 +100,10 @@ def assert_lisas(masks: list[dict[str, Any]], one: Recording) -> None:
     assert iou(mask, one.masks("fp32")[0]) >= 0.999
 
 
-def metrics(server: Server) -> Counter[str]:
-    """Sums over labels."""
-    found: Counter[str] = Counter()
-    text = httpx.get(f"{server.url}/metrics").raise_for_status().text
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            name, value = line.rsplit(" ", 1)
-            found[name.split("{")[0]] += float(value)  # type: ignore[assignment]
-    return found
-
-
 def by_engine(server: Server) -> set[str]:
     """Engines that have finished requests."""
-    text = httpx.get(f"{server.url}/metrics").raise_for_status().text
-    pattern = r'vllm:request_success_total\{[^}]*engine="(\d+)"[^}]*\} (\S+)'
-    return {engine for engine, count in re.findall(pattern, text) if float(count) > 0}
+    found = [one for one in samples(server.metrics()) if one.name == "vllm:request_success_total"]
+    return {one.labels["engine"] for one in found if one.value > 0}
 
 
 def by_api_server(server: Server) -> set[str]:

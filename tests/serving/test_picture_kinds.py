@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.overlap import iou
 from tests.chat import body, user
-from tests.overlap import iou
 from tests.pictures import data_url, encoded, gradient
 from tests.server import Server
 

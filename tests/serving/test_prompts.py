@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.overlap import iou
 from tests.chat import body, question_body, user
 from tests.oracle import IMAGE_ROWS, Recording, each_recording, recording
-from tests.overlap import iou
 from tests.pictures import data_url
 from tests.server import Server
 

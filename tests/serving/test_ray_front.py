@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server import free_port, wait_until
+from tests.server import wait_until
+from vllm_csp.serving.server import free_port
 
 ray = pytest.importorskip("ray")
 

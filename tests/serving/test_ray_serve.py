@@ -13,12 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.overlap import iou
 from tests.oracle import recording
-from tests.overlap import iou
 from tests.pictures import data_url
-from tests.server import Server, free_port, wait_until
+from tests.server import Server, wait_until
 from tests.serving.batch.test_own_server import FLAGS
 from vllm_csp.mini import MINI
+from vllm_csp.serving.server import free_port
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks.overlap import iou
 from tests.chat import body, question_body, user
 from tests.oracle import Recording, each_recording, recording
-from tests.overlap import iou
 from tests.server import Server
 from tests.serving.events import stream
 

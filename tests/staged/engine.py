@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
+from tests.in_process import in_process
 from tests.staged.plans import Prompt
 from tests.staged.selection import TOKENS
 from vllm_csp.images import image_key
@@ -232,10 +231,9 @@ class Engine:
         self.model_runner.prepare_inputs = noting_prepare
 
     def close(self) -> None:
-        """Stop, and let go of the model: vLLM keeps a language model while it refers to ours."""
+        """Let go of the model: vLLM keeps a language model while it refers to ours."""
         for hook in self._hooks:
             hook.remove()
-        self.llm.llm_engine.engine_core.shutdown()
 
     def _note_entering(self, stage: int) -> Any:
         def hook(module: Any, inputs: tuple[Tensor, Tensor, Tensor | None]) -> None:
@@ -290,29 +288,18 @@ def running(
     checkpoint: Path, csp: dict[str, Any], first_layers: Sequence[int] = (0,), **options: Any
 ) -> Iterator[Engine]:
     """An engine in this process; nothing of it is left behind."""
-    set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
+    threads = torch.get_num_threads()
     # Everything here is too small for more.
-    set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # vLLM collects eight times over, most of the time that a small engine takes.
-        patch.setattr(gc, "collect", lambda *args: 0)
-        segmenter = Segmenter(
-            str(checkpoint), additional_config={"csp": csp}, **{**OPTIONS, **options}
-        )
-        # vLLM's CPU worker has put a function there that logs a warning at every call.
-        torch.set_num_threads = lambda _: None  # type: ignore[assignment]
+    torch.set_num_threads(1)
+    options = {**OPTIONS, **options}
+    with in_process(str(checkpoint), additional_config={"csp": csp}, **options) as segmenter:
         engine = Engine(segmenter, first_layers)
         _share_embeddings(engine.model, str(checkpoint))
         try:
             yield engine
         finally:
             engine.close()
-            torch.set_num_threads = set_num_threads
-            torch.set_num_threads(threads)
-    gc.unfreeze()
-    gc.collect()
+    torch.set_num_threads(threads)
 
 
 def _share_embeddings(model: LISAForCausalLM, checkpoint: str) -> None:

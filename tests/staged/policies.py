@@ -10,7 +10,6 @@ from typing import Any
 
 from tests.staged.plans import Plan, Stage
 
-LAYERS = 8
 ALL = 256
 
 

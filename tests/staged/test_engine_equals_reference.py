@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.overlap import iou
+from benchmarks.overlap import iou
 from tests.staged.compare import TOLERANCE, differences
 from tests.staged.engine import Engine, Noted, running
 from tests.staged.plans import Plan, Prompt, Stage, Trace
@@ -18,8 +18,7 @@ from tests.staged.policies import CASES, CSP, Case
 from tests.staged.prompts import mixed_prompts, picture
 from tests.staged.reference import Model
 from vllm_csp.images import image_key
-from vllm_csp.masks import encode_mask
-from vllm_csp.sam.postprocess import unpack_mask
+from vllm_csp.masks import encode_mask, unpack_mask
 from vllm_csp.serving.segmenter import Question
 
 STEPS = 16

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.overlap import iou
 from tests.oracle import Recording, each_recording, read_cases, recordings
-from tests.overlap import iou
 from tests.staged.engine import running
 from tests.staged.plans import Prompt
 from tests.staged.policies import CSP
@@ -18,9 +18,8 @@ from tests.staged.prompts import IMAGE_TOKEN
 from tests.staged.reference import Model
 from tests.staged.selection import TOKENS
 from vllm_csp.images import image_key, to_rgb
-from vllm_csp.masks import encode_mask
+from vllm_csp.masks import encode_mask, unpack_mask
 from vllm_csp.models.row_scorer import RowScorer
-from vllm_csp.sam.postprocess import unpack_mask
 
 END = 2
 # Scored in layer index 4, as recorded; before it nothing is left out.

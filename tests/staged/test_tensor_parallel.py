@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.overlap import iou
+from benchmarks.overlap import iou
 from tests.staged.engine import OPTIONS, running
 from tests.staged.prompts import picture
 from vllm_csp.models.lisa import LISAForCausalLM

@@ -116,7 +116,6 @@ def test_a_plan_equals_the_token_by_token_reading(step: tuple[Schedule, list[Req
             int(table[o, r // block_size]) * block_size + r % block_size
             for o, r in zip(row_owners, ranks, strict=True)
         ]
-        assert stage.slot_mapping(table, block_size).tolist() == slots
         assert stage.slot_mapping(torch.from_numpy(table), block_size).tolist() == slots
         assert stage.is_identity == (stage.budget == N or not owners)
         assert not stage.is_identity or rows == list(range(plan.num_rows))
@@ -257,14 +256,11 @@ def test_rows_behind_the_score_rows_see_them_and_themselves() -> None:
         torch.testing.assert_close(found[request], expected)
 
 
-def test_blocks_beyond_a_tensor_are_its_last_and_beyond_an_array_a_mistake() -> None:
+def test_the_last_block_stands_for_those_beyond_the_table() -> None:
     stage = TokenPlan.build(one(0, 24), schedule([4], question=False)).stages[0]
-    table = np.array([[5, 7]])
-    slots = stage.slot_mapping(torch.from_numpy(table), 4).tolist()
+    slots = stage.slot_mapping(torch.tensor([[5, 7]]), 4).tolist()
     assert slots[:8] == [20, 21, 22, 23, 28, 29, 30, 31]
     assert set(slots[8:]) == {28, 29, 30, 31}
-    with pytest.raises(IndexError):
-        stage.slot_mapping(table, 4)
 
 
 def test_kv_groups_of_a_stage_share_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,8 @@ def test_every_place_of_the_cache_holds_the_same_token(step: Step) -> None:
             sum(int(a) == request for a in one.requests) for request in range(len(starts) - 1)
         ]
         assert np.diff(one.query_start_loc).tolist() == counts
-        table = np.random.default_rng(0).permutation(64 * len(counts)).reshape(-1, 64)
+        places = np.random.default_rng(0).permutation(64 * len(counts)).reshape(-1, 64)
+        table = torch.from_numpy(places)
         slots = one.slot_mapping(table, 4)
         assert sorted(slots.tolist()) == sorted(other.slot_mapping(table, 4).tolist())
 

@@ -11,7 +11,8 @@ from PIL import Image
 from tests.oracle import oracle_folder
 from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.scenes import make_sample
-from vllm_csp.training.questions import NONE, ONE, PHRASINGS, TWO, Asked, Picture
+from vllm_csp.scenes.phrases import ANSWERS
+from vllm_csp.training.questions import PHRASINGS, Asked, Picture
 from vllm_csp.training.vocabulary import write_vocabulary
 
 
@@ -30,7 +31,7 @@ def vocabulary_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vocabulary")
     samples = [make_sample(seed, "train", size=64) for seed in range(60)]
     texts = [question.text for sample in samples for question in sample.questions]
-    write_vocabulary(folder, [*texts, *PHRASINGS, ONE, TWO, NONE], pieces=300)
+    write_vocabulary(folder, [*texts, *PHRASINGS, *ANSWERS.values()], pieces=300)
     return folder
 
 
@@ -48,8 +49,8 @@ def picture() -> Picture:
     left[10:50, 15:35] = 1
     right[20:40, 50:70] = 1
     questions = (
-        Asked("Where is the red circle?", ONE, (left,)),
-        Asked("Please segment the red circle and the blue star.", TWO, (left, right)),
-        Asked("Where is the heart?", NONE, ()),
+        Asked("Where is the red circle?", ANSWERS[1], (left,)),
+        Asked("Please segment the red circle and the blue star.", ANSWERS[2], (left, right)),
+        Asked("Where is the heart?", ANSWERS[0], ()),
     )
     return Picture(Image.fromarray(pixels), questions)

@@ -10,22 +10,24 @@ import torch
 from PIL import Image
 from skimage import data
 
+from tests.in_process import in_process
 from vllm_csp.images import sam_input_size, sam_resize
 from vllm_csp.masks import decode_mask
+from vllm_csp.models.published import published_config
 from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.sam.postprocess import masks_from_logits
 from vllm_csp.sam.sam import Sam
 from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
-from vllm_csp.serving.segmenter import Question, Segmenter
+from vllm_csp.scenes.phrases import ANSWERS
+from vllm_csp.serving.segmenter import Question
 from vllm_csp.training.export import (
     folded_encoder,
     load_encoder,
-    published_config,
     sam_weights,
     write_checkpoint,
 )
 from vllm_csp.training.packing import Packer
-from vllm_csp.training.questions import ONE, Asked, Picture
+from vllm_csp.training.questions import Asked, Picture
 from vllm_csp.training.shape import MiniShape
 from vllm_csp.training.student import Student
 
@@ -71,17 +73,14 @@ def test_the_engine_gives_the_masks_of_the_trained_networks(
 ) -> None:
     image = Image.fromarray(data.chelsea())
     expected = own_masks(student, sam, tokenizer, image)
-    segmenter = Segmenter(
+    with in_process(
         str(checkpoint),
         dtype="float32",
         enforce_eager=True,
         max_model_len=1024,
         kv_cache_memory_bytes=1 << 26,
-    )
-    try:
+    ) as segmenter:
         answers = segmenter.ask([Question(text, image, mode="force") for text in QUESTIONS])
-    finally:
-        segmenter.close()
     for answer, mask in zip(answers, expected, strict=True):
         served = decode_mask(answer.masks[0])
         assert (served & mask).sum() / max(1, (served | mask).sum()) > 0.98
@@ -97,7 +96,7 @@ def own_masks(
     pixels = torch.from_numpy(sam_resize(image))
     embedding = encoder(Sam(MOBILE_SAM).preprocess([pixels]))
     nothing = np.zeros((image.height, image.width), np.uint8)
-    asked = tuple(Asked(text, ONE, (nothing,)) for text in QUESTIONS)
+    asked = tuple(Asked(text, ANSWERS[1], (nothing,)) for text in QUESTIONS)
     packer = Packer(tokenizer)
     batch = packer.pack([Picture(image, asked)])
     queries = student(batch, packer.before_image, packer.after_image).queries[batch.forced]
@@ -108,6 +107,6 @@ def own_masks(
 
 
 def test_the_configuration_has_the_published_fields() -> None:
-    config = published_config(SHAPE, 1024)
+    config = published_config(SHAPE.text_config(1024), SHAPE.vision_hidden_size, -1)
     assert config["architectures"] == ["LISAForCausalLM"]
     assert config["num_hidden_layers"] == 12 and config["torch_dtype"] == "bfloat16"

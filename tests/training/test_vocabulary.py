@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vllm_csp.models.published import ADDED_TOKENS
 from vllm_csp.models.tokenizer import LisaTokenizer
-from vllm_csp.training.vocabulary import ADDED_TOKENS, write_vocabulary
+from vllm_csp.training.vocabulary import write_vocabulary
 
 
 def test_any_printable_ascii_text_survives(tokenizer: LisaTokenizer) -> None:

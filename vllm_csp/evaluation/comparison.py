@@ -16,7 +16,7 @@ from vllm_csp.evaluation.runner import Pace, Runner
 
 
 class Progress(Protocol):
-    """Told what goes on; `serving.commands` draws it."""
+    """Told what goes on; `terminal.TerminalProgress` draws it."""
 
     def starting(self, host: Host, photos: int) -> None:
         """An engine for these runs starts; it will see so many photos."""

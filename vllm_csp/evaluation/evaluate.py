@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -38,7 +38,7 @@ class Evaluation:
     runs: Sequence[PolicyRun]
     output: Path
     checkpoint: str = ""
-    mode: str = "force"
+    mode: Literal["force", "generate"] = "force"
     template: ConversationTemplate = "llava_v1"
     max_tokens: int = 64
     share_engines: bool = False
@@ -110,6 +110,10 @@ def _ask_server(evaluation: Evaluation, progress: TerminalProgress) -> list[Poli
         raise ValueError("budgets (mean, keep) need the model: use --checkpoint, or give knobs")
     if any(run.sam != SamOptions() for run in runs):
         raise ValueError("settings of SAM are chosen when a server starts: use --checkpoint")
+    if len(runs) > 1 and any(run.policy == "dense" for run in runs):
+        raise ValueError(
+            "a server has no policy `dense` beside its own: leave it out, or use --checkpoint"
+        )
     settings = [
         {"policy": run.policy, **run.knobs} if run.policy != "dense" else {} for run in runs
     ]
@@ -169,7 +173,7 @@ def _plain(source: Source) -> dict[str, Any]:
 
 def _plot(evaluation: Evaluation, rows: Sequence[Row], console: Console) -> None:
     if not can_plot():
-        console.print("no plot: matplotlib is missing (pip install 'vllm-csp[eval]')", markup=False)
+        console.print("no plot: matplotlib is missing (pip install matplotlib)", markup=False)
         return
     title = f"{evaluation.source.folder.name}: gIoU against budget"
     plot_budget(evaluation.output / "accuracy.png", rows, title)

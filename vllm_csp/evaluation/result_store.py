@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vllm_csp.durable import whole_file
 from vllm_csp.evaluation.outcome import PolicyResult
 
 
@@ -31,9 +32,8 @@ class ResultStore:
     def keep(self, result: PolicyResult, setting: Mapping[str, Any]) -> None:
         """Store a result; one of the same name is replaced."""
         content = json.dumps({"setting": setting, "result": result.to_json()})
-        unfinished = self._file(result.name).with_suffix(".part")
-        unfinished.write_text(content)
-        unfinished.replace(self._file(result.name))
+        with whole_file(self._file(result.name)) as unfinished:
+            unfinished.write_text(content)
 
     def _file(self, name: str) -> Path:
         # Names may hold anything; the digest keeps apart those that differ only in such signs.

@@ -21,10 +21,11 @@ from vllm.v1.attention.backend import (
 from vllm.v1.attention.selector import get_attn_backend
 from vllm.v1.kv_cache_interface import KVCacheSpec
 
+from vllm_csp.device_copy import on_device
 from vllm_csp.kv.decode_buffers import DecodeBuffers
 from vllm_csp.kv.spec import StageSpec
 from vllm_csp.kv.tracker import BatchTracker, tracker_of
-from vllm_csp.tokens.plan import StagePlan, on_device
+from vllm_csp.tokens.plan import StagePlan
 
 
 @lru_cache

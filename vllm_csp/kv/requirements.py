@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 from vllm.logger import init_logger
 
 from vllm_csp.kv.whole_prompts import keep_prompts_whole
 from vllm_csp.tokens import Schedule
-from vllm_csp.tokens.accounting import warn_of_many_kv_groups
+from vllm_csp.tokens.accounting import cost_of_kv_groups
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -33,11 +32,8 @@ def require_staging(vllm_config: VllmConfig, schedule: Schedule) -> None:
         logger.info("prefix caching is off: stages keep different tokens of a prompt")
         vllm_config.cache_config.enable_prefix_caching = False
     _capture_only_decoding(vllm_config)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warn_of_many_kv_groups(schedule)
-    for one in caught:
-        logger.warning("%s", one.message)
+    if (cost := cost_of_kv_groups(schedule)) is not None:
+        logger.warning("%s", cost)
 
 
 def _capture_only_decoding(vllm_config: VllmConfig) -> None:

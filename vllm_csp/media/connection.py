@@ -15,6 +15,7 @@ from vllm.exceptions import VLLMUnprocessableEntityError, VLLMValidationError
 from yarl import URL
 
 from vllm_csp.media.addresses import PrivateAddressError, PublicResolver, require_public
+from vllm_csp.media.memory import ImageMemory
 
 MAX_BYTES = 20 << 20
 """Largest image that is fetched, unless VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB says otherwise."""
@@ -37,6 +38,13 @@ class PublicConnection(HTTPConnection):
     def __init__(self, trusted: Collection[str] = ()) -> None:
         super().__init__()
         self._trusted = frozenset(host.lower() for host in trusted)
+        self._memory = ImageMemory.instance()
+        self._held = 0
+
+    def let_go(self) -> None:
+        """What was fetched is no longer held by anybody."""
+        self._memory.give_back(self._held)
+        self._held = 0
 
     def get_bytes(
         self,
@@ -63,9 +71,9 @@ class PublicConnection(HTTPConnection):
         """The body behind an http(s) address.
 
         timeout in seconds. Redirects are followed only where VLLM_MEDIA_URL_ALLOW_REDIRECTS is set,
-        each one checked like the first address.
-        Raises `VLLMValidationError` (400) for an address that may not be fetched, and
-        `VLLMUnprocessableEntityError` (422) for one that cannot.
+        each one checked like the first address. Its bytes count as held until `let_go`.
+        Raises `VLLMValidationError` (400) for an address that may not be fetched,
+        `VLLMUnprocessableEntityError` (422) for one that cannot, and `ImagesFullError` (503).
         """
         hops = MAX_HOPS if allow_redirects and _redirects_wanted() else 0
         limit = min(size_limit(), max_bytes or size_limit())
@@ -92,12 +100,22 @@ class PublicConnection(HTTPConnection):
                 if not 300 <= response.status < 400:
                     if response.status >= 400:
                         raise _failure(f"its server answered {response.status}")
-                    return await _read(response, limit)
+                    return await self._read(response, limit)
                 if hops == 0:
                     raise _refusal(str(url), "it redirects, and redirects are not followed")
                 hops -= 1
                 target = url.join(URL(response.headers.get("Location", "")))
             url = self._checked(str(target))
+
+    async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+        body = bytearray()
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            self._memory.take(len(chunk))
+            self._held += len(chunk)
+            body += chunk
+            if len(body) > limit:
+                raise _failure(f"it is larger than {limit} bytes")
+        return bytes(body)
 
     def _session(self, url: URL) -> aiohttp.ClientSession:
         trusted = url.host in self._trusted
@@ -127,15 +145,6 @@ class PublicConnection(HTTPConnection):
         elif _NUMBER.search(host):
             raise _refusal(url, "its host is a number; write an IPv4 address as four")
         return parsed
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(_CHUNK):
-        body += chunk
-        if len(body) > limit:
-            raise _failure(f"it is larger than {limit} bytes")
-    return bytes(body)
 
 
 def size_limit() -> int:

@@ -28,11 +28,9 @@ class PublicMediaConnector(MediaConnector):
         allowed_media_domains: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        self._public = PublicConnection(allowed_media_domains or ())
         super().__init__(
-            media_io_kwargs,
-            PublicConnection(allowed_media_domains or ()),
-            allowed_media_domains=allowed_media_domains,
-            **kwargs,
+            media_io_kwargs, self._public, allowed_media_domains=allowed_media_domains, **kwargs
         )
 
     def fetch_image(self, image_url: str, *, image_mode: str | None = None) -> Image.Image:
@@ -49,6 +47,13 @@ class PublicMediaConnector(MediaConnector):
             image_url, LisaImageIO(), fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT
         )
 
+    def load_from_url(self, url: str, *args: Any, **kwargs: Any) -> Any:
+        """As in vLLM."""
+        try:
+            return super().load_from_url(url, *args, **kwargs)
+        finally:
+            self._public.let_go()
+
     async def load_from_url_async(self, url: str, *args: Any, **kwargs: Any) -> Any:
         """As in vLLM; raises `VLLMClientError` kinds (4xx) for everything a client can send."""
         try:
@@ -57,6 +62,8 @@ class PublicMediaConnector(MediaConnector):
             raise
         except (ValueError, NotImplementedError, RuntimeError) as error:
             raise VLLMValidationError(str(error), parameter="image_url") from error
+        finally:
+            self._public.let_go()
 
 
 def choose_connector() -> None:

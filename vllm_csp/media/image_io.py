@@ -8,7 +8,8 @@ from PIL import Image
 from vllm.multimodal.media import MediaWithBytes
 from vllm.multimodal.media.image import ImageMediaIO
 
-from vllm_csp.images import decode_image
+from vllm_csp.images import open_image
+from vllm_csp.media.memory import ImageMemory
 
 
 class LisaImageIO(ImageMediaIO):
@@ -23,5 +24,9 @@ class LisaImageIO(ImageMediaIO):
         super().__init__(image_mode=None)
 
     def load_bytes(self, data: bytes) -> MediaWithBytes[Image.Image]:
-        """Decode a file. Raises `vllm_csp.images.ImageError`, a `ValueError`."""
-        return MediaWithBytes(decode_image(data), data)
+        """Decode a file, when there is room for its pixels.
+
+        Raises `vllm_csp.images.ImageError`, a `ValueError`, and `ImagesFullError` (503).
+        """
+        with open_image(data) as image:
+            return MediaWithBytes(ImageMemory.instance().decode(image), data)

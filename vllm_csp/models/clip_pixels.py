@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vllm_csp.device_copy import on_device
 from vllm_csp.images import CLIP_MEAN, CLIP_STD
-from vllm_csp.tokens.plan import on_device
 
 
 def normalise_clip(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

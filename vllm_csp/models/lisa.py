@@ -44,6 +44,7 @@ from vllm_csp.models.sam_source import SamSource, encode_stream
 from vllm_csp.models.stage_runner import StageRunner
 from vllm_csp.models.staged_llama import StagedLlamaForCausalLM
 from vllm_csp.models.vision_probe import VisionProbe
+from vllm_csp.orphans import end_with_parent
 from vllm_csp.readout.recorder import Recorder
 from vllm_csp.readout.store import ReadoutStore
 from vllm_csp.sam.mask_service import MaskService
@@ -109,12 +110,22 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
+        end_with_parent()  # Also where this process was forked, which loads no plugins anew.
         if current_platform.is_cpu():
             keep_freed_memory()
         config: LisaConfig = vllm_config.model_config.hf_config
         settings = CspConfig.from_additional_config(vllm_config.additional_config)
         self.config = config
         self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_index])
+        self._build_towers(vllm_config, settings, prefix)
+        self._build_language_model(vllm_config, settings, prefix)
+        self._build_masks(vllm_config, settings)
+        # Masks are decoded once, not by every tensor-parallel rank.
+        self.decodes_masks = get_tensor_model_parallel_rank() == 0
+
+    def _build_towers(self, vllm_config: VllmConfig, settings: CspConfig, prefix: str) -> None:
+        """CLIP with its projector, and SAM."""
+        config = self.config
         sam_source = SamSource.find(vllm_config)
         self.secondary_weights = [
             DefaultModelLoader.Source(config.vision_tower, None, prefix=VISION_TOWER_PREFIX),
@@ -133,6 +144,11 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             self.visual_model = Sam(sam_source.geometry)
             if settings.sam_quantization == "int8":
                 use_int8(self.visual_model.image_encoder)
+
+    def _build_language_model(
+        self, vllm_config: VllmConfig, settings: CspConfig, prefix: str
+    ) -> None:
+        """Llama, and what runs it in stages if the schedule has some."""
         schedule = staged_schedule(vllm_config)
         with self._mark_language_model(vllm_config):
             self.language_model = _language_model(
@@ -144,11 +160,14 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
             tracker = BatchTracker(
                 vllm_config.instance_id,
                 schedule,
-                config.image_token_index,
+                self.config.image_token_index,
                 settings.share_images and self.language_model.model.caches_apart,
             )
             self.runner = self.language_model.model.runner = StageRunner(schedule, tracker)
-        self.text_hidden_fcs = build_text_hidden_fcs(config)
+
+    def _build_masks(self, vllm_config: VllmConfig, settings: CspConfig) -> None:
+        """What makes masks of read-out rows, and notes when what was done."""
+        self.text_hidden_fcs = build_text_hidden_fcs(self.config)
         self.masks = MaskService(
             self.visual_model,
             settings.embedding_cache_size,
@@ -167,8 +186,6 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         if self.runner is not None:
             self.recorder.kept_tokens = self.runner.kept_tokens
             self.runner.timeline = self.timeline
-        # Masks are decoded once, not by every tensor-parallel rank.
-        self.decodes_masks = get_tensor_model_parallel_rank() == 0
 
     def embed_multimodal(
         self,

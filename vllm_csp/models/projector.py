@@ -29,6 +29,9 @@ def build_projector(config: LisaConfig) -> nn.Module:
 
 def build_text_hidden_fcs(config: LisaConfig) -> nn.ModuleList:
     """Hidden state of a read-out row -> mask query [out_dim] (LISA's `text_hidden_fcs`)."""
-    hidden = config.text_config.hidden_size
-    layers = [nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, config.out_dim)]
-    return nn.ModuleList([nn.Sequential(*layers)])
+    return nn.ModuleList([query_head(config.text_config.hidden_size, config.out_dim)])
+
+
+def query_head(hidden: int, out_dim: int) -> nn.Sequential:
+    """The only one of LISA's `text_hidden_fcs`."""
+    return nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, out_dim))

@@ -11,7 +11,7 @@ from vllm.distributed import (
     tensor_model_parallel_all_reduce,
 )
 
-from vllm_csp.tokens.plan import on_device
+from vllm_csp.device_copy import on_device
 from vllm_csp.tokens.score_rows import ScoreRows
 from vllm_csp.tokens.selectors import ScoreSpec, readout_attention_scores
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vllm_csp.tokens.plan import on_device
+from vllm_csp.device_copy import on_device
 from vllm_csp.tokens.score_rows import ScoreRows
 
 

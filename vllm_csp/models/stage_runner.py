@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vllm_csp.device_copy import on_device
 from vllm_csp.kv.tracker import BatchTracker
 from vllm_csp.models.row_scorer import RowScorer
 from vllm_csp.models.seg_probe import SegProbe
 from vllm_csp.models.vision_probe import ImageExtras
 from vllm_csp.timeline import Timeline
 from vllm_csp.tokens import Schedule, TokenPlan
-from vllm_csp.tokens.plan import on_device
 from vllm_csp.tokens.scatter import reactivate
 from vllm_csp.tokens.score_rows import ScoreRows
 from vllm_csp.tokens.selectors import Need, ScoreSpec, SelectionInputs, spread_scores

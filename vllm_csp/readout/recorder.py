@@ -8,9 +8,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
+from vllm_csp.device_copy import on_device
 from vllm_csp.readout.store import ReadoutStore, Stream
 from vllm_csp.timeline import Interval
-from vllm_csp.tokens.plan import on_device
 
 # One engine per process is the rule; tests may hold several.
 _recorders: WeakValueDictionary[str, Recorder] = WeakValueDictionary()

@@ -33,7 +33,8 @@ class Stream:
     """One sequence of a request (n > 1 gives several with the same key).
 
     rows[i] = (step, row) of the query of output token i. owner: what stays the same while its
-    request leaves and re-enters the batch, if anything. kept_tokens: per stage the image tokens
+    request leaves and re-enters the batch, if anything. resumed: it has come back to the batch and
+    has no row since. kept_tokens: per stage the image tokens
     [budget] it ran on, when the engine runs in stages. intervals: its prefill, if recorded.
     """
 
@@ -42,6 +43,7 @@ class Stream:
     owner: object = None
     rows: list[tuple[Step, int]] = field(default_factory=list)
     touched: float = 0.0
+    resumed: bool = False
     kept_tokens: list[torch.Tensor] = field(default_factory=list)
     intervals: list[Interval] = field(default_factory=list)
 
@@ -90,7 +92,8 @@ class ReadoutStore:
         """A stream for a sequence that enters the batch.
 
         A sequence that comes back goes on with its own stream. One whose `owner` is not known any
-        more but that has output goes on with a stream of its key that has as many rows.
+        more but that has output goes on with a stream of its key that has as many rows, each with
+        another: they come back in the order in which they came first.
         """
         self._expire()
         streams = self._by_key.get(key, [])
@@ -98,8 +101,8 @@ class ReadoutStore:
             if owner is not None and stream.owner is owner:
                 return stream
         for stream in streams if num_output_tokens else ():
-            if len(stream.rows) == num_output_tokens:
-                stream.owner = owner
+            if len(stream.rows) == num_output_tokens and not stream.resumed:
+                stream.owner, stream.resumed = owner, True
                 return stream
         stream = Stream(key, image_key, owner, touched=time.monotonic())
         self._streams[id(stream)] = stream
@@ -118,18 +121,21 @@ class ReadoutStore:
         now = time.monotonic()
         for row, stream in enumerate(streams):
             stream.rows.append((step, row))
-            stream.touched = now
+            stream.touched, stream.resumed = now, False
             if id(stream) in self._streams:
                 self._streams.move_to_end(id(stream))
 
-    def find(self, key: str, token_ids: Sequence[int], last: int) -> Stream | None:
+    def find(
+        self, key: str, token_ids: Sequence[int], last: int, *, of_several: bool
+    ) -> Stream | None:
         """The stream of a request whose output starts with `token_ids`, up to index `last`.
 
-        With several streams of one key (n > 1) the tokens tell them apart; equal ones are
-        interchangeable. None if the request is unknown or its rows are gone.
+        of_several: the request has several choices (n > 1), of which other engines may hold some.
+        The tokens tell them apart; equal ones are interchangeable. None if the request is unknown
+        or its rows are gone.
         """
         streams = [one for one in self._by_key.get(key, ()) if len(one.rows) > last]
-        if len(streams) > 1:
+        if of_several:
             streams = [
                 one for one in streams if one.fed_tokens()[1 : last + 1] == list(token_ids[:last])
             ]

@@ -20,8 +20,8 @@ MULTIMASK_OUTPUTS = 3
 IOU_HEAD_DEPTH = 3
 IOU_HEAD_HIDDEN_DIM = 256
 
-# The one of the predicted IoU and that of LISA's mask.
-TOKENS_READ = 2
+# Behind that of the predicted IoU, which LISA never trained and nobody reads.
+MASK_TOKEN = 1
 
 # Rows at once: a GPU wants work for all of it, a CPU's cache holds little.
 GPU_ROWS = 64
@@ -63,7 +63,7 @@ class MaskDecoder(UpstreamMaskDecoder):
         owner: Sequence[int] | None = None,
         rows_at_once: int | None = None,
         seen: Sequence[tuple[int, int]] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Decode one mask per row.
 
         `image_embeddings`: I x [C, h, w]; row q is about image `owner[q]`, or q without `owner`.
@@ -71,30 +71,25 @@ class MaskDecoder(UpstreamMaskDecoder):
         [1, C, h, w]. One dtype for all. `rows_at_once` bounds memory; default: what is fastest.
         `seen`: how many rows and columns of logits will be read of each image; padding need not be
         made pixels of.
-        Returns: logits [Q, 4h, 4w], 0 or right where none will be read, and predicted IoU [Q], same
-        dtype.
+        Returns: logits [Q, 4h, 4w], same dtype, 0 or right where none will be read.
         """
         rows = sparse_prompts.shape[0]
         grid = (int(image_pe.shape[2]), int(image_pe.shape[3]))
         owner = range(rows) if owner is None else owner
         step = rows_at_once or (CPU_ROWS if image_pe.device.type == "cpu" else GPU_ROWS)
         logits = sparse_prompts.new_zeros(rows, 4 * grid[0], 4 * grid[1])
-        if rows == 0:
-            return logits, sparse_prompts.new_empty(0)
         pixel_pe, dense = _cells(image_pe[0]).contiguous(), _cells(dense_prompts[0])
-        predicted_iou = []
         for start in range(0, rows, step):
             some = slice(start, start + step)
             pixels = torch.stack([_cells(image_embeddings[image]) for image in owner[some]])
             pixels += dense
             prompts = self._prompts(sparse_prompts[some])
-            tokens, cells = two_way(self.transformer, pixels, pixel_pe, prompts, TOKENS_READ)
-            mask_query: Tensor = self.output_hypernetworks_mlps[0](tokens[:, 1])
+            token, cells = two_way(self.transformer, pixels, pixel_pe, prompts, MASK_TOKEN)
+            mask_query: Tensor = self.output_hypernetworks_mlps[0](token)
             part = grid if seen is None else _cells_seen([seen[image] for image in owner[some]])
             made = self._masks(_corner(cells, grid, part), mask_query, part)
             logits[some, : made.shape[1], : made.shape[2]] = made
-            predicted_iou.append(self.iou_prediction_head(tokens[:, 0])[:, 0])
-        return logits, torch.cat(predicted_iou)
+        return logits
 
     def _prompts(self, sparse_prompts: Tensor) -> Tensor:
         output_tokens = torch.cat((self.iou_token.weight, self.mask_tokens.weight))

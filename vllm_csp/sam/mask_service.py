@@ -97,8 +97,7 @@ class MaskService:
             for height, width in (image.input_size for image in images)
         ]
         embeddings = [image.in_order() for image in images]
-        logits, _ = sam.decode(embeddings, torch.cat(list(queries)), owner, seen=seen)
-        return logits
+        return sam.decode(embeddings, torch.cat(list(queries)), owner, seen=seen)
 
     @torch.inference_mode()
     def decode(

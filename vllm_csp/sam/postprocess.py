@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -100,16 +99,3 @@ def fetch_masks(parts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[list[bytes
         masks = [bits[start : start + length] for start in range(0, len(bits), length)]
         found.append((masks, np.frombuffer(scores, dtype=np.float32).tolist()))
     return found
-
-
-def unpack_mask(data: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Undo `pack_bits` for one mask.
-
-    `size`: (H, W) in pixels. Returns: bool [H, W], column-major in memory as pycocotools wants it.
-    Raises: ValueError when the length does not fit the size.
-    """
-    height, width = size
-    if len(data) != -(-height * width // 8):
-        raise ValueError(f"{len(data)} bytes do not hold a mask of {height} x {width} pixels")
-    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=height * width)
-    return bits.astype(np.bool_).reshape(width, height).T

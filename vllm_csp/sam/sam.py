@@ -97,14 +97,14 @@ class Sam(nn.Module):
         owner: Sequence[int] | None = None,
         rows_at_once: int | None = None,
         seen: Sequence[tuple[int, int]] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Decode one mask per query, over any mix of images.
 
         `image_embeddings`: I x [C, h, w]; query q is about image `owner[q]`, or q without `owner`.
         `queries`: [Q, C], any float dtype. `rows_at_once` bounds memory; like Q itself it changes
         results by rounding only. `seen`: see `MaskDecoder.forward`.
-        Returns: logits [Q, 4h, 4w] and predicted IoU [Q], in the module's dtype. LISA never trains
-        the IoU head: see `postprocess.masks_from_logits` for a score.
+        Returns: logits [Q, 4h, 4w] in the module's dtype. LISA never trains the head that predicts
+        IoU: see `postprocess.masks_from_logits` for a score.
         Raises: ValueError when the two disagree on Q.
         """
         rows = queries.shape[0]
@@ -112,7 +112,7 @@ class Sam(nn.Module):
         if named != rows:
             raise ValueError(f"{named} image embeddings for {rows} queries")
         sparse, dense = self.prompt_encoder(queries)
-        logits, predicted_iou = self.mask_decoder(
+        logits: Tensor = self.mask_decoder(
             [embedding.to(self.dtype) for embedding in image_embeddings],
             self.prompt_encoder.get_dense_pe(),
             sparse,
@@ -121,7 +121,7 @@ class Sam(nn.Module):
             rows_at_once,
             seen,
         )
-        return logits, predicted_iou
+        return logits
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Copy weights in, cast to the module's dtype.

@@ -23,13 +23,12 @@ def two_way(
     pixels: Tensor,
     pixel_pe: Tensor,
     prompts: Tensor,
-    tokens_read: int,
+    token_read: int,
 ) -> tuple[Tensor, Tensor]:
     """What `TwoWayTransformer.forward` computes.
 
     `pixels`: [Q, P, C], the cells of each row's image, overwritten; `pixel_pe`: [P, C].
-    `prompts`: [Q, T, C]. Returns: the first `tokens_read` tokens [Q, tokens_read, C], and cells
-    [Q, P, C].
+    `prompts`: [Q, T, C]. Returns: token number `token_read` [Q, C], and cells [Q, P, C].
     """
     tokens, keyed = prompts, pixels + pixel_pe
     for layer in transformer.layers:
@@ -48,9 +47,10 @@ def two_way(
         pixels = layer.norm4(look_at_tokens(seen, pixels, keyed, tokens + prompts, tokens))
         keyed = pixels + pixel_pe
     final = transformer.final_attn_token_to_image
-    tokens, prompts = tokens[:, :tokens_read], prompts[:, :tokens_read]
+    read = slice(token_read, token_read + 1)
+    tokens, prompts = tokens[:, read], prompts[:, read]
     tokens = tokens + look_at_pixels(final, tokens + prompts, keyed, pixels)
-    return transformer.norm_final_attn(tokens), pixels
+    return transformer.norm_final_attn(tokens)[:, 0], pixels
 
 
 def look_at_pixels(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:

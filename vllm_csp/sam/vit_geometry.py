@@ -27,11 +27,6 @@ class VitGeometry(SamGeometry):
         """Patches per side; also the side of the image embedding."""
         return self.image_size // self.patch_size
 
-    @property
-    def head_dim(self) -> int:
-        """Channels per attention head of the image encoder."""
-        return self.embed_dim // self.num_heads
-
     @classmethod
     def from_shapes(cls, shapes: Shapes) -> Self:
         """Read every size, the image's included; see `SamGeometry.from_shapes`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 from vllm_csp.tokens.schedule import Schedule
@@ -106,17 +105,17 @@ def kv_groups(schedule: Schedule) -> tuple[KVGroup, ...]:
     return tuple(groups)
 
 
-def warn_of_many_kv_groups(schedule: Schedule) -> None:
-    """Emit a UserWarning if the schedule makes more than 6 KV groups."""
+def cost_of_kv_groups(schedule: Schedule) -> str | None:
+    """What to tell who chose a schedule of more than 6 KV groups; None for fewer."""
     count = len(kv_groups(schedule))
-    if count > MAX_CHEAP_KV_GROUPS:
-        lengths = "/".join(str(stage.num_layers) for stage in schedule.stages)
-        warnings.warn(
-            f"stages of {lengths} layers make {count} KV-cache groups, each of which costs work "
-            f"every step; lengths that are multiples of the shortest one, and a longer shortest "
-            f"one, make fewer",
-            stacklevel=2,
-        )
+    if count <= MAX_CHEAP_KV_GROUPS:
+        return None
+    lengths = "/".join(str(stage.num_layers) for stage in schedule.stages)
+    return (
+        f"stages of {lengths} layers make {count} KV-cache groups, each of which costs work every "
+        "step; lengths that are multiples of the shortest one, and a longer shortest one, make "
+        "fewer"
+    )
 
 
 def kv_slots(schedule: Schedule, num_tokens: int) -> tuple[int, ...]:

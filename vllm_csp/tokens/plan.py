@@ -1,16 +1,19 @@
-"""Which rows of a batch each stage runs, and where their K/V go. NumPy only, no device sync."""
+"""Which rows of a batch each stage runs, and where their K/V go.
+
+Planned in NumPy; what the device needs of it is sent without waiting.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vllm_csp.device_copy import on_device
 from vllm_csp.tokens.batch import Batch, IntArray
 from vllm_csp.tokens.schedule import Schedule
 from vllm_csp.tokens.score_rows import ScoreRows
@@ -18,14 +21,6 @@ from vllm_csp.tokens.score_rows import ScoreRows
 LengthArray = NDArray[np.int32]
 
 _NONE = np.empty(0, dtype=np.int64)
-
-
-def on_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """The array as a tensor; a copy to CUDA goes through pinned memory and does not wait."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 @dataclass(frozen=True)
@@ -105,44 +100,32 @@ class StagePlan:
         chosen = selected + on_device(self.image_base, device)[:, None]
         return rows.scatter(0, on_device(self.image_slots, device).flatten(), chosen.flatten())
 
-    @overload
-    def slot_mapping(self, block_table: Tensor, block_size: int) -> Tensor: ...
-    @overload
-    def slot_mapping(self, block_table: NDArray[np.integer], block_size: int) -> IntArray: ...
-    def slot_mapping(
-        self, block_table: Tensor | NDArray[np.integer], block_size: int
-    ) -> Tensor | IntArray:
+    def slot_mapping(self, block_table: Tensor, block_size: int) -> Tensor:
         """KV slot of each row and then of each copy, block * block_size + offset: [T + X] int64.
 
-        block_table: [R, blocks] of a KV group of this stage, an array or a tensor (then the slots
-        are computed on its device). Raises IndexError when an array has too few blocks. On a
-        device that would end the process, and vLLM's dummy steps may be longer than any request:
-        there the last block stands for those beyond.
+        block_table: [R, blocks] of a KV group of this stage; the slots are computed on its device.
+        vLLM's dummy steps may be longer than any request: for blocks beyond the table stands the
+        last one, as reading beyond it would end a GPU's process.
         """
-        if isinstance(block_table, Tensor):
-            last = block_table.shape[1] - 1
-            requests, block, offset = self._places(block_size, last, block_table.device)
-            found: Tensor = block_table[requests, block]
-            return found.long() * block_size + offset
-        requests, block, offset = self._addresses(block_size)
-        slots: IntArray = block_table[requests, block].astype(np.int64) * block_size + offset
-        return slots
+        last = block_table.shape[1] - 1
+        requests, block, offset = self._places(block_size, last, block_table.device)
+        found: Tensor = block_table[requests, block]
+        return found.long() * block_size + offset
 
     def lengths(self, device: torch.device) -> Tensor:
         """``seq_lens`` on a device, sent once."""
         return self._once(("lengths", device), lambda: on_device(self.seq_lens, device))
 
-    def _addresses(self, block_size: int) -> IntArray:
-        """Request, block and place in it of each row and each copy: [3, T + X]."""
-        requests = np.concatenate((self.requests, self.copies.requests))
-        ranks = np.concatenate((self.ranks, self.copies.ranks))
-        return np.stack((requests, *np.divmod(ranks, block_size)))
-
     def _places(self, block_size: int, last: int, device: torch.device) -> Tensor:
-        """``_addresses`` on a device, blocks up to ``last``; sent once for all KV groups."""
+        """Request, block up to ``last`` and place in it of each row and each copy: [3, T + X].
+
+        Sent to the device once for all KV groups.
+        """
 
         def send() -> Tensor:
-            requests, block, offset = self._addresses(block_size)
+            requests = np.concatenate((self.requests, self.copies.requests))
+            ranks = np.concatenate((self.ranks, self.copies.ranks))
+            block, offset = np.divmod(ranks, block_size)
             return on_device(np.stack((requests, np.minimum(block, last), offset)), device)
 
         return self._once(("places", block_size, last, device), send)

@@ -20,13 +20,14 @@ from vllm_csp.models.tokenizer import LisaTokenizer
 from vllm_csp.sam.sam import Sam
 from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
 from vllm_csp.scenes import make_sample
+from vllm_csp.scenes.phrases import ANSWERS
 from vllm_csp.training.embeddings import EmbeddingFile, embed
 from vllm_csp.training.export import folded_encoder, sam_weights, write_checkpoint
 from vllm_csp.training.loop import Trainer
 from vllm_csp.training.packing import Packer
 from vllm_csp.training.photos import Photo, photos
 from vllm_csp.training.probe import probe
-from vllm_csp.training.questions import NONE, ONE, PHRASINGS, SCENE_WORDS, TWO
+from vllm_csp.training.questions import PHRASINGS, SCENE_WORDS
 from vllm_csp.training.settings import TrainingSettings
 from vllm_csp.training.shape import MiniShape
 from vllm_csp.training.stream import SCENE_SIZE, Stream
@@ -142,7 +143,7 @@ def vocabulary(run: Path, found: Sequence[Photo]) -> LisaTokenizer:
     texts = (text for seed in range(1500) for text in _scene_texts(seed))
     photo_texts = [phrasing.format(name) for name in names for phrasing in PHRASINGS]
     return write_vocabulary(
-        run, [*photo_texts, ONE, TWO, NONE, *texts] if found else [], MiniShape().pieces
+        run, [*photo_texts, *ANSWERS.values(), *texts] if found else [], MiniShape().pieces
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vllm_csp.models.published import published_config
 from vllm_csp.sam.tiny_vit import TinyVitEncoder
 from vllm_csp.training.shape import MiniShape
 from vllm_csp.training.student import Student
@@ -51,34 +52,9 @@ def write_checkpoint(
     for name in TOKENIZER_FILES:
         shutil.copy(vocabulary / name, folder / name)
     _write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2})
-    vocab_size = student.language_model.config.vocab_size
-    _write_json(folder / "config.json", published_config(shape, vocab_size))
+    text = student.language_model.config
+    _write_json(folder / "config.json", published_config(text, shape.vision_hidden_size, -1))
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def published_config(shape: MiniShape, vocab_size: int) -> dict[str, object]:
-    """`config.json` with the fields of the published ones."""
-    text = shape.text_config(vocab_size).to_dict()
-    names = (
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
-        *("num_attention_heads", "num_key_value_heads", "max_position_embeddings"),
-        *("rms_norm_eps", "hidden_act", "bos_token_id", "eos_token_id", "pad_token_id"),
-    )
-    return {
-        "architectures": ["LISAForCausalLM"],
-        "model_type": "llava",
-        "torch_dtype": "bfloat16",
-        "tie_word_embeddings": True,
-        "mm_hidden_size": shape.vision_hidden_size,
-        "mm_use_im_start_end": True,
-        "mm_vision_select_feature": "patch",
-        "mm_vision_select_layer": -1,
-        "mm_vision_tower": "clip",
-        "vision_tower": "clip",
-        "out_dim": 256,
-        "train_mask_decoder": True,
-        **{name: text[name] for name in names},
-    }
 
 
 def _half(tensor: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from vllm_csp.cpu_dtypes import has_instructions
+from vllm_csp.durable import whole_file
 from vllm_csp.training import losses
 from vllm_csp.training.attention import look_loss
 from vllm_csp.training.optimisers import build_optimisers, set_rates, state_of
@@ -60,9 +62,8 @@ class Trainer:
             "optimisers": state_of(self.optimisers),
             "step": self.step,
         }
-        partial = self.state_file.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(self.state_file)
+        with whole_file(self.state_file) as partial:
+            torch.save(state, partial)
 
     def train(self, stream: Stream, minutes: float, workers: int, every: int = 50) -> None:
         """Train until the last step, or until the minutes are over; saves at the end."""
@@ -102,11 +103,11 @@ class Trainer:
         return {name: float(value.detach()) for name, value in parts.items()}
 
     def _fresh_losses(self, batch: Packed) -> dict[str, Tensor]:
-        moved = on_device(batch, self.device)
+        moved = _moved(batch, self.device)
         return self._cheap_losses(moved, self._predict(moved))
 
     def _embedded_losses(self, batch: Packed, embeddings: Tensor) -> dict[str, Tensor]:
-        moved = on_device(batch, self.device)
+        moved = _moved(batch, self.device)
         prediction = self._predict(moved)
         parts = self._cheap_losses(moved, prediction)
         chosen = self._choose(moved)
@@ -150,13 +151,15 @@ class Trainer:
         }
 
     def _choose(self, batch: Packed) -> Tensor:
-        """Read-outs whose masks are decoded: of each question the forced or the written one."""
+        """Rows of the read-outs whose masks are decoded: `settings.masks` of all, drawn."""
         generator = torch.Generator().manual_seed(self.settings.seed + self.step)
         order = torch.randperm(len(batch.row), generator=generator).to(batch.row.device)
         return order[: self.settings.masks]
 
     def _half(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16)
+        # Emulated, bf16 is many times slower than fp32 (`cpu_dtypes`).
+        fast = self.device.type != "cpu" or has_instructions(torch.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
     def _set_rates(self) -> None:
         settings = self.settings
@@ -170,7 +173,7 @@ class Trainer:
             file.write(json.dumps(row) + "\n")
 
 
-def on_device(batch: Packed, device: torch.device) -> Packed:
+def _moved(batch: Packed, device: torch.device) -> Packed:
     """The batch with all its tensors on a device."""
     moved: dict[str, Any] = {
         field.name: value.to(device)

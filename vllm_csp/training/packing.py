@@ -54,7 +54,6 @@ class Packed:
     words: Tensor
     known: Tensor
     mentions: Tensor
-    embeddings: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,6 @@ class Packer:
             words=torch.from_numpy(np.stack([self._words(picture) for picture in pictures])),
             known=torch.tensor([[w in picture.known for w in self.words] for picture in pictures]),
             mentions=self._mentions(pictures, rows),
-            embeddings=tuple(picture.embedding for picture in pictures),
         )
 
     def _mentions(self, pictures: Sequence[Picture], rows: Sequence[_Sequence]) -> Tensor:

@@ -11,16 +11,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from vllm_csp.scenes import SceneSample
+from vllm_csp.scenes.phrases import ANSWERS
 from vllm_csp.scenes.scene import COLOURS, RADII, SHAPES
 
 Mask = npt.NDArray[np.uint8]
 """1 inside, 0 outside, 255 where nobody knows."""
 
 IGNORE = 255
-
-ONE = "It is [SEG]."
-TWO = "They are [SEG] and [SEG]."
-NONE = "It is not in this image."
 
 # How LISA was asked (`utils/utils.py` there): short questions about a thing by name.
 PHRASINGS = (
@@ -72,11 +69,11 @@ def ask_classes(
         if kind < 0.1 and len(names) > 1:
             other = rng.choice([own for own in names if own != name])
             text = phrasing.format(f"{name} and the {other}")
-            asked.append(Asked(text, TWO, (masks[name], masks[other])))
+            asked.append(Asked(text, ANSWERS[2], (masks[name], masks[other])))
         elif kind < 0.2 and absent:
-            asked.append(Asked(phrasing.format(rng.choice(absent)), NONE, ()))
+            asked.append(Asked(phrasing.format(rng.choice(absent)), ANSWERS[0], ()))
         else:
-            asked.append(Asked(phrasing.format(name), ONE, (masks[name],)))
+            asked.append(Asked(phrasing.format(name), ANSWERS[1], (masks[name],)))
     return tuple(asked)
 
 

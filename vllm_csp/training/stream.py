@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
@@ -40,10 +39,9 @@ class Stream(Dataset[Step]):
         packer: Packer,
         photos: Sequence[Photo],
         file: EmbeddingFile,
-        backgrounds: Sequence[Path] = (),
     ) -> None:
         self.settings, self.packer, self.file = settings, packer, file
-        self.photos, self.backgrounds = list(photos), list(backgrounds)
+        self.photos = list(photos)
         self.of_source: dict[str, list[Photo]] = {}
         for photo in photos:
             self.of_source.setdefault(photo.source, []).append(photo)
@@ -78,7 +76,6 @@ class Stream(Dataset[Step]):
             seed,
             "train",
             size=SCENE_SIZE,
-            backgrounds=self.backgrounds,
             # More than are asked, so that there is a choice of kinds.
             questions=2 * self.settings.questions,
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel, LlamaForCausalLM
 
 from vllm_csp.models.clip_pixels import normalise_clip
+from vllm_csp.models.projector import query_head
 from vllm_csp.sam.mask_decoder import MaskDecoder
 from vllm_csp.sam.prompt_encoder import PromptEncoder
 from vllm_csp.sam.tiny_vit_geometry import MOBILE_SAM
@@ -63,11 +64,7 @@ class Student(nn.Module):
         self.language_model = LlamaForCausalLM(shape.text_config(vocab_size))
         self.language_model.set_attn_implementation(NAME)
         _initialise(self.language_model)
-        self.text_hidden_fcs = nn.Sequential(
-            nn.Linear(shape.hidden_size, shape.hidden_size),
-            nn.ReLU(),
-            nn.Linear(shape.hidden_size, QUERY_CHANNELS),
-        )
+        self.text_hidden_fcs = query_head(shape.hidden_size, QUERY_CHANNELS)
         self.prompt_encoder = PromptEncoder(MOBILE_SAM).requires_grad_(False)
         self.mask_decoder = MaskDecoder(MOBILE_SAM)
         # Only of use while training: what does a patch show, what does a query mean, and where?
@@ -159,7 +156,7 @@ class Student(nn.Module):
     def masks(self, embeddings: Tensor, queries: Tensor) -> Tensor:
         """Mask logits [Q, 256, 256] of queries [Q, 256] on image embeddings [Q, 256, 64, 64]."""
         sparse, dense = self.prompt_encoder(queries)
-        logits, _ = self.mask_decoder(embeddings, self.position_encoding, sparse, dense)
+        logits = self.mask_decoder(embeddings, self.position_encoding, sparse, dense)
         return logits.float()
 
     def point_prompts(self, points: Tensor) -> Tensor:

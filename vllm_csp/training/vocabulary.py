@@ -11,9 +11,8 @@ from pathlib import Path
 import sentencepiece
 
 from vllm_csp.models.conversation import SYSTEM_LLAVA_V1
+from vllm_csp.models.published import ADDED_TOKENS
 from vllm_csp.models.tokenizer import LisaTokenizer
-
-ADDED_TOKENS = ("<im_patch>", "<im_start>", "<im_end>", "[SEG]")
 
 
 def write_vocabulary(folder: Path, texts: Iterable[str], pieces: int) -> LisaTokenizer:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from vllm_csp.durable import whole_file
 from vllm_csp.masks import coco_rle
 from vllm_csp.serving.batch.disk_index import DiskIndex
-from vllm_csp.serving.batch.durable import whole_file
 from vllm_csp.serving.batch.formats.answers import answers
 
 

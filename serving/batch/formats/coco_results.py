@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vllm_csp.durable import whole_file
 from vllm_csp.masks import coco_rle
-from vllm_csp.serving.batch.durable import whole_file
 from vllm_csp.serving.batch.formats.answers import answers
 from vllm_csp.serving.batch.sources.source import UsageError
 

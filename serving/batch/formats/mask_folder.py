@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from vllm_csp.durable import whole_file
 from vllm_csp.masks import decode_mask, write_png
-from vllm_csp.serving.batch.durable import whole_file
 from vllm_csp.serving.batch.formats.answers import answers
 
 INDEX = "index.jsonl"
@@ -22,12 +22,13 @@ LONGEST_NAME = 180
 def write_mask_folder(journal: Path, output: Path) -> None:
     """`0000/NAME.0.png` and so on; the index comes last, so where it is, all PNGs are.
 
-    NAME is the row's id, with everything but letters, digits and `_.-~` as %XX.
+    NAME is the row's id, with everything but letters, digits and `_.-~` as %XX. Rows have the same
+    folder each time it is written, whichever of them have been answered.
     """
     output.mkdir(exist_ok=True)
     with whole_file(output / INDEX) as partial, partial.open("w") as index:
-        for number, (line, masks) in enumerate(answers(journal)):
-            folder = f"{number // PER_FOLDER:04d}"
+        for line, masks in answers(journal):
+            folder = f"{line['input']['place'] // PER_FOLDER:04d}"
             (output / folder).mkdir(exist_ok=True)
             for count, mask in enumerate(masks):
                 file = f"{folder}/{file_name(line['custom_id'])}.{count}.png"

@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vllm_csp.durable import whole_file
 from vllm_csp.masks import coco_rle
-from vllm_csp.serving.batch.durable import whole_file
 from vllm_csp.serving.batch.journal import in_input_order
 from vllm_csp.serving.batch.outcome import masks_of, succeeded
 
@@ -63,7 +63,19 @@ def _schema() -> Any:
 def _row(line: dict[str, Any]) -> dict[str, Any]:
     row = {"custom_id": line["custom_id"], **line["input"]}
     if not succeeded(line):
-        return {**row, "error": line["error"]["message"]}
+        return _writable({**row, "error": line["error"]["message"]})
     body = line["response"]["body"]
     masks = [{**mask, **coco_rle(mask)} for mask in masks_of(body)]
-    return {**row, "answer": body["choices"][0]["message"]["content"], "masks": masks}
+    return _writable({**row, "answer": body["choices"][0]["message"]["content"], "masks": masks})
+
+
+def _writable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without lone surrogates, which stand for names of files that are not UTF-8.
+
+    Parquet has UTF-8 only, so they are written as JSON escapes them.
+    """
+    return {name: _utf8(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -23,6 +23,7 @@ from vllm_csp.serving.batch.row import Row
 from vllm_csp.serving.batch.run import Run
 from vllm_csp.serving.batch.stop import Stop
 from vllm_csp.serving.batch.tally import Tally
+from vllm_csp.serving.server import SECONDS_TO_START
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,7 @@ STARTS = 2
 class Engine:
     """What a worker serves and how it asks; pack_size: requests of one call on their way at once.
 
-    logs: folder on the worker's machine.
+    logs: folder on the worker's machine; start_seconds: after which a start has failed.
     """
 
     checkpoint: str
@@ -45,6 +46,7 @@ class Engine:
     pack_size: int
     retries: int
     timeout: float
+    start_seconds: float = SECONDS_TO_START
 
 
 class EngineWorker:
@@ -52,7 +54,9 @@ class EngineWorker:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._server = EmbeddedServer(engine.checkpoint, engine.flags, engine.logs)
+        self._server = EmbeddedServer(
+            engine.checkpoint, engine.flags, engine.logs, engine.start_seconds
+        )
         url = self._start()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()

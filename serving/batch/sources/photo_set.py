@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,31 @@ class PhotoSet:
         pattern = self.place
         found = [pattern] if Path(pattern).is_file() else glob.iglob(pattern, recursive=True)
         yield from (path for path in sorted(found) if is_photo(path))
+
+
+def finds_masks(place: Path, masks: Path) -> bool:
+    """Whether a folder or a pattern takes in `0000/NAME.png` within a folder of masks."""
+    within, pattern = masks.resolve() / "0000", place.resolve()
+    if place.is_dir():
+        return within.is_relative_to(pattern)
+    if pattern.suffix != ".png" and not glob.has_magic(pattern.suffix or "*"):
+        return False
+    folders = pattern.parts if pattern.name == "**" else pattern.parts[:-1]
+    return _stands_for(folders, within.parts)
+
+
+def _stands_for(pattern: tuple[str, ...], folders: tuple[str, ...]) -> bool:
+    """Whether a pattern of folders within each other means these."""
+    if not pattern:
+        return not folders
+    if pattern[0] == "**":
+        places = range(len(folders) + 1)
+        return any(_stands_for(pattern[1:], folders[place:]) for place in places)
+    return (
+        bool(folders)
+        and fnmatch.fnmatchcase(folders[0], pattern[0])
+        and _stands_for(pattern[1:], folders[1:])
+    )
 
 
 def photos_in(folder: Path) -> Iterator[str]:

@@ -33,7 +33,7 @@ class ReasonSegFolder:
             name = str(Path(photo).with_suffix(""))
             try:
                 questions = read_questions((self.folder / photo).with_suffix(".json"))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 yield Rejected(number, "no_question", f"{photo}: {error}", f"{name}#0")
                 number += 1
                 continue
@@ -55,7 +55,7 @@ def is_reason_seg(folder: Path) -> bool:
         return False
     try:
         return bool(read_questions((folder / photo).with_suffix(".json")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

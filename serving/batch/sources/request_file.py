@@ -22,6 +22,8 @@ from vllm_csp.serving.batch.sources.source import Asking, ImageIds
 
 MOST_BYTES = 64 << 20
 """Of one line."""
+MOST_LEVELS = 100
+"""Of lists and objects within each other; Python writes no more than a few hundred."""
 
 
 _Id = Annotated[int, Field(ge=0, lt=1 << 62)]
@@ -104,6 +106,9 @@ class RequestFile:
         if body.get("stream"):
             message = f"line {place}: a batch has no streams, leave `stream` out"
             return Rejected(place, "bad_line", message, line.custom_id)
+        if _is_deep(body):
+            message = f"line {place}: more than {MOST_LEVELS} lists and objects within each other"
+            return Rejected(place, "bad_line", message, line.custom_id)
         address = (image_address(body) or {}).get("url")
         inline = address is not None and address.startswith("data:")
         subject = _subject(line, None if inline else address, _question(body))
@@ -122,6 +127,17 @@ class RequestFile:
         if not line.image.startswith("data:"):
             return row
         return replace(row, subject=replace(row.subject, image=None), weight=len(line.image))
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether it has more levels than `MOST_LEVELS`."""
+    level = [value]
+    for _ in range(MOST_LEVELS + 1):
+        nests = [one for one in level if isinstance(one, dict | list)]
+        if not nests:
+            return False
+        level = [part for one in nests for part in (one.values() if isinstance(one, dict) else one)]
+    return True
 
 
 def _subject(line: _Line, image: str | None, question: str | None) -> Subject:

@@ -42,7 +42,7 @@ def many(tmp_path: Path) -> Source:
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number:02}.png")
         one = {"image": f"{number:02}.png", "kind": "k", "text": "?", "answer": "", "masks": []}
         questions += [one, one]
-    (tmp_path / "scenes.json").write_text(json.dumps({"questions": questions}))
+    (tmp_path / "scenes.json").write_text(json.dumps(questions))
     return Source(tmp_path)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import web
 
-from tests.server import free_port
+from vllm_csp.serving.server import free_port
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,16 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """faults: for each word, what becomes of the next requests with it; asked: how many came."""
+    """faults: for each word, what becomes of the next requests with it; asked: how many came.
+
+    statuses: of paths that are not passed on.
+    """
 
     url: str
     target: str
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
+    statuses: dict[str, int] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     most_at_once: int = 0
     on_their_way: dict[int, web.Request] = field(default_factory=dict)
@@ -54,6 +58,11 @@ class Proxy:
             return await self.passed_on(request)
         finally:
             del self.on_their_way[id(request)]
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """Anything else."""
+        status = self.statuses.get(request.path)
+        return await self.passed_on(request) if status is None else web.Response(status=status)
 
     async def passed_on(self, request: web.Request) -> web.StreamResponse:
         """What the server says."""
@@ -97,7 +106,7 @@ def proxy_of(target: str) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(_end(runner), loop).result(20)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -106,8 +115,16 @@ def proxy_of(target: str) -> Iterator[Proxy]:
 async def _serve(proxy: Proxy, port: int) -> web.AppRunner:
     application = web.Application(client_max_size=1 << 26)
     application.router.add_post("/v1/chat/completions", proxy.chat)
-    application.router.add_get("/{path:.*}", proxy.passed_on)
+    application.router.add_get("/{path:.*}", proxy.page)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     return runner
+
+
+async def _end(runner: web.AppRunner) -> None:
+    await runner.cleanup()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)

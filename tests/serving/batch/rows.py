@@ -1,4 +1,4 @@
-"""Inputs for the tool."""
+"""Inputs for the tool, and lines as it writes them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.pictures import encoded, gradient
+from vllm_csp.masks import encode_mask
+from vllm_csp.serving.batch.outcome import Outcome
+from vllm_csp.serving.batch.row import Row, Subject
 
 QUESTION = "Please segment the helmet in this image."
 
@@ -32,6 +37,14 @@ def question_rows(photos: Sequence[str], count: int) -> list[dict[str, Any]]:
         }
         for number in range(count)
     ]
+
+
+def answered_line(name: str, place: int = 0, image: str = "a.png", **ids: int) -> dict[str, Any]:
+    """A line of the output with a mask."""
+    mask = encode_mask(np.eye(3, dtype=bool), 0.5, 0, "rle")
+    body = {"id": "chatcmpl-1", "choices": [{"message": {"content": "[SEG].", "masks": [mask]}}]}
+    row = Row(name, place, {}, Subject(image, QUESTION, **ids), image)
+    return Outcome(row, 200, body).line()
 
 
 def write_lines(file: Path, rows: Iterable[Any]) -> Path:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server import Server, free_port
+from tests.server import Server
 from tests.serving.batch.conftest import Undisturbed
 from tests.serving.batch.proxy import Fault, Proxy, proxy_of
 from tests.serving.batch.rows import QUESTION, question_rows, write_lines, write_photos
 from tests.serving.batch.tool import ask, assert_same_answers, by_id, read_lines, run
 from vllm_csp.serving.client import chat_body
+from vllm_csp.serving.server import free_port
 
 
 def rows_about(tmp_path: Path, *questions: str) -> Path:
@@ -97,6 +99,9 @@ def test_rows_that_cannot_be_answered_do_not_stop_the_others(
         {"custom_id": "no path", **fine, "image": "a\0.png"},
         {"custom_id": "no address", **fine, "image": "file://[x"},
         {"custom_id": "no text", "body": chat_body("data:\ud800", QUESTION)},
+        json.dumps({"custom_id": "a nest", "body": {**chat_body(photo, QUESTION), "tools": "NEST"}})
+        .replace('"NEST"', "[" * 700 + "]" * 700)
+        .encode(),
     ]
     source = write_lines(tmp_path / "in.jsonl", rows)
     done = ask(server, source, tmp_path / "out.jsonl")
@@ -104,12 +109,12 @@ def test_rows_that_cannot_be_answered_do_not_stop_the_others(
     assert done.summary["failures"] == {
         "image_not_read": 3,
         "http_400": 2,
-        "bad_line": 1,
+        "bad_line": 2,
         "http_404": 1,
         "duplicate_custom_id": 1,
     }
     lines = read_lines(tmp_path / "out.jsonl")
-    assert len(lines) == 9
+    assert len(lines) == 10
     reasons = {line["input"]["place"]: (line["error"] or {}).get("message") for line in lines}
     assert "absent.png: No such file" in reasons[1]
     assert "cannot identify image" in reasons[2]
@@ -119,6 +124,7 @@ def test_rows_that_cannot_be_answered_do_not_stop_the_others(
     assert "'fine' was used before, at row 5" in reasons[6]
     assert "null byte" in reasons[7]
     assert "file://[x: No such file" in reasons[8]
+    assert "within each other" in reasons[10]
 
 
 def test_one_of_two_servers_may_be_away(
@@ -188,6 +194,7 @@ USAGE = {
     "no URL": (["in.jsonl", "out.jsonl", "--base-url", "localhost:1"], "is no URL such as"),
     "no ids": ([".", "out.json", "-q", "?", "--format", "coco-results"], "--format coco"),
     "masks among photos": ([".", "masks", "-q", "?"], "masks among the photos"),
+    "masks that a pattern finds": (["**/*.png", "masks", "-q", "?"], "masks among the photos"),
     "an unknown policy": (["in.jsonl", "out.jsonl", "--policy", "x"], "policy"),
     "an odd size": (["in.jsonl", "out.jsonl", "--sam-image-size", "500"], "multiple of 64"),
     "another's policy": (

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import free_port, wait_until
+from tests.processes import children
+from tests.server import wait_until
 from tests.serving.batch.conftest import Undisturbed
-from tests.serving.batch.test_own_server import FLAGS, children, has_lines
+from tests.serving.batch.test_own_server import FLAGS, has_lines
 from tests.serving.batch.tool import SECONDS, assert_same_answers, finish, read_lines, start
+from vllm_csp.serving.server import free_port
 
 KEY = "a-key-of-the-tests"
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.processes import children, command, lives
 from tests.server import wait_until
 from tests.serving.batch.conftest import NUM_ROWS, Undisturbed
 from tests.serving.batch.made_up_worker import MadeUpWorker
 from tests.serving.batch.rows import question_rows, write_lines
-from tests.serving.batch.test_own_server import FLAGS, children, exists, has_lines
+from tests.serving.batch.test_own_server import FLAGS, has_lines
 from tests.serving.batch.tool import (
     assert_same_answers,
     by_id,
@@ -132,7 +132,7 @@ def test_a_stopped_run_ends_with_the_next_reply(cluster: Cluster, tmp_path: Path
 
 
 def test_an_own_cluster_listens_on_loopback_only(cluster: Cluster) -> None:
-    ours = {os.getpid(), *descendants(os.getpid())}
+    ours = {os.getpid(), *children(os.getpid(), recursive=True)}
     listening = [
         one.laddr.ip
         for one in psutil.net_connections("tcp")
@@ -169,17 +169,8 @@ def on_ray(oracle: Path, source: Path, output: Path) -> list[object]:
 
 def workers_of(tool: subprocess.Popen[str]) -> list[int]:
     """Processes of Ray's that hold engines."""
-    found = []
-    for number in descendants(tool.pid):
-        with suppress(OSError):
-            if "EngineWorker" in Path(f"/proc/{number}/cmdline").read_text():
-                found.append(number)
-    return found
-
-
-def descendants(number: int) -> list[int]:
-    direct = children(number)
-    return [*direct, *(one for child in direct for one in descendants(child))]
+    below = children(tool.pid, recursive=True)
+    return [number for number in below if "EngineWorker" in command(number)]
 
 
 def kill_workers(tool: subprocess.Popen[str], output: Path, kills: int, seed: int) -> None:
@@ -217,13 +208,13 @@ def test_a_stopped_and_a_killed_tool_take_their_workers_along_and_resume(
     for signals, lines in ((signal.SIGINT, 2), (signal.SIGKILL, 8)):
         tool = start(*on_ray(oracle, undisturbed.source, output), "--resume")
         wait_until(partial(has_lines, output, lines), MINUTES, f"{lines} rows are answered")
-        started = descendants(tool.pid)
+        started = children(tool.pid, recursive=True)
         assert len(workers_of(tool)) == WORKERS
         tool.send_signal(signals)
         tool.communicate(timeout=300)
         assert tool.returncode == (1 if signals == signal.SIGINT else -signal.SIGKILL)
         # Engines end within seconds; Ray's own agents look for their raylet once a minute.
-        wait_until(lambda gone=started: not any(map(exists, gone)), 180, "all have ended")
+        wait_until(lambda gone=started: not any(map(lives, gone)), 180, "all have ended")
     done = finish(start(*on_ray(oracle, undisturbed.source, output), "--resume"), MINUTES)
     assert done.code == 0, done.messages
     assert_same_answers(output, undisturbed.answers)

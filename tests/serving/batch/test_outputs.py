@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ from PIL import Image
 from pyarrow import parquet
 from pycocotools.coco import COCO
 
-from tests.overlap import iou
+from benchmarks.overlap import iou
 from tests.server import Server
 from tests.serving.batch.conftest import Undisturbed
-from tests.serving.batch.rows import write_photos
+from tests.serving.batch.rows import answered_line, write_lines, write_photos
 from tests.serving.batch.tool import ask, by_id
 from vllm_csp.masks import decode_mask
 from vllm_csp.serving.batch.formats.choice import WRITERS, OutputFormat
 from vllm_csp.serving.batch.formats.mask_folder import file_name
 from vllm_csp.serving.batch.outcome import masks_of
+from vllm_csp.serving.batch.output import Output
 
 Lines = dict[str, dict[str, Any]]
 
@@ -156,6 +158,26 @@ def test_outputs_do_not_depend_on_the_order_of_answers(journal: Path, tmp_path: 
         write(journal, tmp_path / "one")
         write(tmp_path / "other.jsonl", tmp_path / "two")
         assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_every_format_writes_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """As `os.walk` gives them; each writes them as the journal does, or in a way of its own."""
+    image = os.fsdecode(b"caf\xe9.png")
+    line = answered_line(f"{image}#0", 0, image, image_id=1, category_id=1)
+    for name in OutputFormat:
+        if name != OutputFormat.AUTO:
+            write_lines(tmp_path / f"{name}.journal.jsonl", [line])
+            Output(tmp_path / str(name), name).write()
+    escaped = r"caf\udce9.png"
+    [row] = parquet.read_table(tmp_path / "parquet").to_pylist()
+    assert (row["image"], row["custom_id"], row["error"]) == (escaped, f"{escaped}#0", None)
+    assert len(row["masks"]) == 1
+    content = json.loads((tmp_path / "coco").read_text())
+    assert content["images"][0]["file_name"] == image
+    [entry] = json.loads((tmp_path / "coco-results").read_text())
+    assert entry["custom_id"] == f"{image}#0"
+    [mask] = (tmp_path / "masks" / "0000").iterdir()
+    assert mask.name == "caf%ED%B3%A9.png%230.0.png"
 
 
 def test_file_names_of_ids_differ_and_stay_in_their_folder() -> None:

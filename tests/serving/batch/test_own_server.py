@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.processes import children, command, lives
 from tests.server import wait_until
 from tests.serving.batch.conftest import Undisturbed
 from tests.serving.batch.tool import (
@@ -35,22 +35,8 @@ def options(oracle: Path, source: Path, output: Path) -> list[object]:
     return [source, output, *flags]
 
 
-def children(process: subprocess.Popen[str] | int) -> list[int]:
-    number = process if isinstance(process, int) else process.pid
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(number)], capture_output=True)
-    return [int(one) for one in listed.stdout.split()]
-
-
 def has_lines(file: Path, count: int) -> bool:
     return len(read_lines(file)) >= count
-
-
-def exists(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.timeout(1800)
@@ -68,7 +54,7 @@ def test_a_server_that_dies_is_started_again(
         lines = len(read_lines(output)) + chance.randint(1, 2)
         wait_until(partial(has_lines, output, lines), SECONDS, f"{lines} rows are answered")
         time.sleep(chance.uniform(0, 0.2))
-        [server] = children(tool)
+        [server] = children(tool.pid)
         for number in [*children(server), server]:
             os.kill(number, signal.SIGKILL)
     done = finish(tool)
@@ -85,13 +71,43 @@ def test_a_killed_tool_takes_its_server_along_and_resumes(
     output = tmp_path / "out.jsonl"
     tool = start(*options(oracle, undisturbed.source, output))
     wait_until(lambda: bool(read_lines(output)), SECONDS, "a row is answered")
-    [server] = children(tool)
+    [server] = children(tool.pid)
     engines = children(server)
     kill_after(tool, output, 3, 0)
-    wait_until(lambda: not any(map(exists, [server, *engines])), 60, "the server has ended")
+    wait_until(lambda: not any(map(lives, [server, *engines])), 60, "the server has ended")
     done = finish(start(*options(oracle, undisturbed.source, output), "--resume"))
     assert done.code == 0, done.messages
     assert_same_answers(output, undisturbed.answers)
+
+
+@pytest.mark.timeout(1800)
+def test_a_server_that_is_stuck_is_started_again(
+    oracle: Path, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """Its engine stands still: `/health` stays 200, and it cannot end by itself."""
+    output = tmp_path / "out.jsonl"
+    settings = '{"csp": {"server": {"probe_seconds": 1, "stuck_seconds": 3}}}'
+    flags = f"{FLAGS} --additional-config '{settings}'"
+    arguments = ["-c", oracle / "checkpoint", "--server-flags", flags, "--concurrency", 2]
+    tool = start(undisturbed.source, output, *arguments, "--timeout", 10)
+    wait_until(partial(has_lines, output, 3), SECONDS, "3 rows are answered")
+    [server] = children(tool.pid)
+    [engine] = [one for one in children(server) if "EngineCore" in command(one)]
+    os.kill(engine, signal.SIGSTOP)
+    done = finish(tool, 4 * SECONDS)
+    assert done.code == 0, done.messages
+    assert done.summary["server_restarts"] == 1
+    assert not lives(server) and not lives(engine)
+    assert_same_answers(output, undisturbed.answers)
+
+
+def test_a_server_that_takes_too_long_to_start_is_told(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"custom_id": "a", "image": "a.png", "question": "?"}')
+    tool = start(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--start-seconds", 1)
+    done = finish(tool)
+    assert done.code == 1
+    assert "not ready after 1 s and was ended" in done.messages
+    assert "(--start-seconds); a download goes on where it was; the end of" in done.messages
 
 
 def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> None:

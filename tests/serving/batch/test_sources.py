@@ -113,6 +113,10 @@ BAD_LINES = {
     "another method": (chat_line("a.png", method="GET"), "'POST'"),
     "a body that is no object": ({"custom_id": "a", "body": []}, "body: "),
     "a stream": ({"custom_id": "a", "body": {"stream": True}}, "leave `stream` out"),
+    "a nest that can be read": (
+        b'{"custom_id": "a", "body": {"x": ' + b"[" * 100 + b"]" * 100 + b"}}",
+        "line 2: more than 100 lists and objects within each other",
+    ),
     "too long": (b"x" * 200_001, "is longer than"),
 }
 
@@ -132,8 +136,13 @@ def test_a_bad_line_is_told_by_its_number_and_the_next_is_read(
     assert source.count() == 2
 
 
+NEST = {"x": json.loads("[" * 99 + "]" * 99)}
+
+
 @pytest.mark.parametrize(
-    "body", [{}, {"messages": 5}, {"messages": [5, {"content": [5, {"image_url": 5}]}]}], ids=str
+    "body",
+    [{}, {"messages": 5}, {"messages": [5, {"content": [5, {"image_url": 5}]}]}, NEST],
+    ids=["empty", "a number", "numbers", "a nest"],
 )
 def test_a_body_that_makes_no_sense_is_left_to_the_server(tmp_path: Path, body: Any) -> None:
     [row] = only_rows(

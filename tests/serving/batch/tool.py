@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.overlap import iou
+from benchmarks.overlap import iou
 from tests.server import Server, wait_until
 from vllm_csp.serving.batch.outcome import masks_of
 

@@ -15,13 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.server import free_port, wait_until
+from tests.server import wait_until
 from vllm_csp.server_settings import ServerSettings
 from vllm_csp.serving.limits.admission import Admission, OverloadError, count_answers
 from vllm_csp.serving.limits.bodies import Bodies
 from vllm_csp.serving.limits.middleware import Limits, LimitsMiddleware
 from vllm_csp.serving.limits.refusal import RefusalError
 from vllm_csp.serving.logs.middleware import RequestLog
+from vllm_csp.serving.server import free_port
 
 
 class Lines:

@@ -6,18 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from benchmarks.metrics import samples
 from tests.chat import body, user
 from tests.pictures import data_url, encoded, gradient
-from tests.server import free_port, wait_until
+from tests.processes import children, command
+from tests.server import wait_until
+from vllm_csp.serving.server import free_port
 
 START_SECONDS = 400
 ANSWER_SECONDS = 300
@@ -68,29 +70,19 @@ class Real:
         """Send a chat."""
         return httpx.post(f"{self.url}/v1/chat/completions", json=request, timeout=ANSWER_SECONDS)
 
-    def metric(self, line: str) -> float:
-        """A line of /metrics by its name and labels."""
-        text = self.page("/metrics").text
-        [value] = [
-            one.rpartition(" ")[2] for one in text.splitlines() if one.rpartition(" ")[0] == line
-        ]
-        return float(value)
+    def metric(self, name: str, **labels: str) -> float:
+        """A value of /metrics by its name and all its labels."""
+        found = samples(self.page("/metrics").text)
+        [value] = [one.value for one in found if (one.name, one.labels) == (name, labels)]
+        return value
 
-    def descendants(self) -> list[tuple[int, str]]:
-        """Number and title of all processes below the server's."""
-        listed = subprocess.run(
-            ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-        )
-        rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
-        found, parents = [], {self.process.pid}
-        while below := [row for row in rows if int(row[1]) in parents]:
-            found += [(int(row[0]), row[2]) for row in below]
-            parents = {int(row[0]) for row in below}
-        return found
+    def below(self) -> list[int]:
+        """Numbers of all processes below the server's."""
+        return children(self.process.pid, recursive=True)
 
     def process_of(self, title: str) -> int:
         """The one process below with a name like `EngineCore` or `Worker`."""
-        [number] = [number for number, name in self.descendants() if f"VLLM::{title}" in name]
+        [number] = [one for one in self.below() if f"VLLM::{title}" in command(one)]
         return number
 
     @contextmanager
@@ -147,7 +139,7 @@ def wait_until_ready(server: Real) -> None:
 
 def finish(server: Real) -> None:
     """Leave nothing of a server, whatever state it is in."""
-    below = [number for number, _ in server.descendants()]
+    below = server.below()
     for number in below:
         _signal(number, signal.SIGCONT)
     server.process.terminate()
@@ -159,17 +151,9 @@ def finish(server: Real) -> None:
         server.process.wait()
 
 
-def exists(number: int) -> bool:
-    """Whether a process runs."""
-    return _signal(number, 0)
-
-
-def _signal(number: int, what: int) -> bool:
-    try:
+def _signal(number: int, what: int) -> None:
+    with suppress(ProcessLookupError):
         os.kill(number, what)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @contextmanager
@@ -181,10 +165,3 @@ def running(checkpoint: Path, out: Path, *flags: str, port: int = 0) -> Iterator
         yield server
     finally:
         finish(server)
-
-
-def seconds_until(holds: Any, seconds: float, what: str) -> float:
-    """Wait for a condition and tell how long it took."""
-    began = time.monotonic()
-    wait_until(holds, seconds, what)
-    return time.monotonic() - began

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 
 from tests.server import wait_until
 from tests.serving.guard.app import Guarded, guarded
+from vllm_csp.serving.limits.bodies import MOST_VALUES
 
 LIMIT = 1 << 20
 
@@ -139,6 +142,34 @@ def test_who_goes_away_while_sending_leaves_nothing(app: Guarded) -> None:
         wait_until(lambda: app.bodies.held_bytes == 300000, 5, "half of it is held")
     wait_until(lambda: app.bodies.held_bytes == 0, 5, "nothing is held")
     assert app.limits.admission.held == 0
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "", "a", "APPLICATION/JSON"])
+@pytest.mark.parametrize("piece", [b"0,", b"[", b'{"":'])
+def test_a_body_of_too_many_values_is_refused(app: Guarded, piece: bytes, kind: str) -> None:
+    """Nobody parses them, which would hold up all other requests."""
+    seen = app.seen
+    reply = post(app, b"[" + piece * MOST_VALUES, **{"Content-Type": kind})
+    assert f"more than {MOST_VALUES} commas" in refused(reply, 413)["message"]
+    assert app.seen == seen
+    nothing_is_held(app)
+
+
+def test_a_form_cannot_be_pretended(app: Guarded) -> None:
+    head = b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head += b"Content-Type: multipart/form-data\r\nContent-Length: %d\r\n\r\n"
+    body = b"," * (MOST_VALUES + 1)
+    assert talk(app, head % len(body) + body).startswith(b"HTTP/1.1 413")
+
+
+def test_pictures_and_some_values_are_not_refused(app: Guarded) -> None:
+    some = b"[" + b"0," * (MOST_VALUES - 1)
+    assert post(app, some, **{"Content-Type": "application/json"}).json() == len(some)
+    image = base64.b64encode(os.urandom(LIMIT // 2))
+    assert post(app, image, **{"Content-Type": "application/json"}).json() == len(image)
+    form = {"Content-Type": "multipart/form-data; boundary=a"}
+    assert post(app, b"," * LIMIT, **form).json() == LIMIT
+    nothing_is_held(app)
 
 
 def test_reading_is_not_limited(app: Guarded) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from importlib.resources import files
 
+from benchmarks.metrics import samples
 from tests.serving.guard.real import Real, picture
 from vllm_csp.serving.dashboard.build import dashboard
 
@@ -54,9 +55,8 @@ def test_panels_do_not_overlap() -> None:
 
 def test_every_metric_is_there(real: Real) -> None:
     assert real.segment("What?", picture=picture()).status_code == 200
-    text = real.page("/metrics").text
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    names = {re.split(r"[{ ]", line, maxsplit=1)[0] for line in lines}
+    found = list(samples(real.page("/metrics").text))
+    names = {one.name for one in found}
     assert metrics() <= names
     # Of this package none is missing in the dashboard either.
     own = {name for name in names if name.startswith("vllm_csp:")}
@@ -65,5 +65,5 @@ def test_every_metric_is_there(real: Real) -> None:
         shown | {re.sub(r"_total$", "", name) for name in shown}
     )
     for name, label in labels():
-        own_lines = [line for line in lines if line.startswith(f"{name}{{")]
-        assert own_lines and all(f'{label}="' in line for line in own_lines), (name, label)
+        of_it = [one.labels for one in found if one.name == name]
+        assert of_it and all(label in one for one in of_it), (name, label)

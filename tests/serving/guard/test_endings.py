@@ -16,10 +16,10 @@ import pytest
 
 from tests.chat import body, user
 from tests.pictures import data_url
-from tests.server import free_port, wait_until
+from tests.processes import lives
+from tests.server import wait_until
 from tests.serving.guard.real import (
     Real,
-    exists,
     finish,
     long_chat,
     picture,
@@ -28,6 +28,7 @@ from tests.serving.guard.real import (
     wait_until_ready,
 )
 from tests.serving.guard.test_bodies import refused
+from vllm_csp.serving.server import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -39,8 +40,8 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 
 
 def when_busy(real: Real, count: int) -> None:
-    line = "vllm_csp:held_requests"
-    wait_until(lambda: real.metric(line) == count, 60, f"{count} answers are in the making")
+    name = "vllm_csp:held_requests"
+    wait_until(lambda: real.metric(name) == count, 60, f"{count} answers are in the making")
 
 
 def streamed(real: Real) -> str:
@@ -97,7 +98,7 @@ def test_a_dead_engine_is_told_and_a_supervisor_serves_again(
     with supervised(standin, tmp_path / "out.log") as supervisor:
         for title in ("Worker", "EngineCore"):
             server = supervisor.server
-            below = [number for number, _ in server.descendants()]
+            below = server.below()
             expected = server.segment("What?", picture=picture()).json()["results"]
             waiting = [
                 callers.submit(server.chat, long_chat(70, 800)),
@@ -117,7 +118,7 @@ def test_a_dead_engine_is_told_and_a_supervisor_serves_again(
             told = stream.result(timeout=10)
             assert "EngineCore encountered an issue" in told or "(broken off)" in told
             wait_until(lambda: server.process.poll() is not None, 30, "it ends")  # noqa: B023
-            wait_until(lambda: not any(map(exists, below)), 10, "nothing is left")  # noqa: B023
+            wait_until(lambda: not any(map(lives, below)), 10, "nothing is left")  # noqa: B023
             wait_until(lambda: supervisor.server is not server, 5, "it is started")  # noqa: B023
             wait_until_ready(supervisor.server)
             again = supervisor.server.segment("What?", picture=picture()).json()["results"]
@@ -158,7 +159,7 @@ def test_it_ends_in_time_whatever_is_left(
     standin: Path, tmp_path: Path, callers: ThreadPoolExecutor, what: str
 ) -> None:
     with running(standin, tmp_path / "out.log", "--drain-seconds", "2") as server:
-        below = [number for number, _ in server.descendants()]
+        below = server.below()
         left: dict[str, Callable[[], object]] = {
             "a long answer": lambda: server.chat(long_chat(70, 800)),
             "a stuck engine": lambda: server.chat(long_chat(70, 800)),
@@ -178,7 +179,7 @@ def test_it_ends_in_time_whatever_is_left(
         reply = waiting.result(timeout=10)
         if isinstance(reply, httpx.Response):
             assert "before the answer was complete" in refused(reply, 503)["message"]
-        wait_until(lambda: not any(map(exists, below)), 10, "nothing is left")
+        wait_until(lambda: not any(map(lives, below)), 10, "nothing is left")
 
 
 def half_sent(server: Real) -> bytes:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.overlap import iou
 from tests.chat import question_body
 from tests.oracle import Recording, recording
-from tests.overlap import iou
 from tests.pictures import data_url, encoded, gradient
 from tests.server import Server, wait_until
 from tests.serving.test_disconnect import Caller, idle

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.overlap import iou
 from tests.oracle import Recording, recording
-from tests.overlap import iou
 from tests.pictures import data_url, encoded, gradient
 from tests.server import Server
 from vllm_csp.client import AsyncClient, Client, ImageLike, SegmentResult, ServerError

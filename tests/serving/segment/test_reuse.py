@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.metrics import summed
+from benchmarks.overlap import iou
 from tests.oracle import recording
-from tests.overlap import iou
 from tests.pictures import data_url
 from tests.server import Server
 
@@ -32,10 +33,8 @@ def forget(server: Server) -> None:
 
 
 def reused_tokens(server: Server) -> float:
-    with server.client() as client:
-        lines = client.get("/metrics").text.splitlines()
-    name = "vllm:prefix_cache_hits_total{"
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+    [count] = summed(server.metrics(), ["vllm:prefix_cache_hits_total"]).values()
+    return count
 
 
 @pytest.mark.parametrize("mode", ["force", "generate"])

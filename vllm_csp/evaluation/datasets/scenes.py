@@ -25,7 +25,7 @@ def read_scenes(folder: Path, split: str | None = None) -> list[Photo]:
     by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
     try:
         content = json.loads(file.read_text())
-        for question in content["questions"] if isinstance(content, dict) else content:
+        for question in content:
             by_image[question["image"]].append(question)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROWS = {
     "engines for 30 days": ("engines", "{:,.0f}"),
     "engine hours": ("engine hours", "{:,.0f}"),
