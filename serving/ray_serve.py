@@ -29,9 +29,11 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllm_csp.serving.batch.embedded import EmbeddedServer
 from vllm_csp.serving.batch.on_ray.cluster import LOCAL, join
+from vllm_csp.serving.front_door import front_door
 
 MODEL_HEADER = "serve_multiplexed_model_id"
 # Of one connection, not of the request: either end writes its own.
@@ -81,7 +83,12 @@ def application(options: Options, engine: type["Engine"]) -> Application:
     front = serve.deployment(
         name="front", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000
     )(Front)
-    return front.bind(replicas.bind(options.models, options.flags), list(options.models))
+    return front.bind(
+        replicas.bind(options.models, options.flags),
+        list(options.models),
+        options.flags,
+        options.max_replicas,
+    )
 
 
 class Engine:
@@ -152,14 +159,27 @@ def replica_class(num_engines: int, make_engine: type[Engine]) -> type:
 
 
 class Front:
-    """Finds out which model a request is for."""
+    """Finds out which model a request is for.
 
-    def __init__(self, replicas: DeploymentHandle, models: list[str]) -> None:
+    It reads the body for that, and so has the servers' limits and their key check itself.
+    """
+
+    def __init__(
+        self, replicas: DeploymentHandle, models: list[str], flags: str, max_replicas: int
+    ) -> None:
         self._replicas = replicas.options(stream=True)
         self._models = models
+        self._door = front_door(self._serve, flags, max_replicas)
 
     async def __call__(self, request: Request) -> Response:
-        """Any request to a server."""
+        """Any request to a server; nothing of its body has been read."""
+        return _Exchange(self._door)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._answer(Request(scope, receive))
+        await answer(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
         if request.url.path == "/v1/models":
             return _models(self._models)
         body = await request.body()
@@ -176,6 +196,17 @@ class Front:
         answer = StreamingResponse(pieces, status)
         answer.raw_headers.extend((k.encode("latin-1"), v.encode("latin-1")) for k, v in headers)
         return answer
+
+
+class _Exchange(Response):
+    """An answer that is given the whole exchange by Ray Serve."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__()
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 def _passed_on(headers: Any) -> Headers:

@@ -14,11 +14,26 @@ from safetensors.torch import save_file
 
 from tests.oracle import MISSING, oracle_folder
 from tests.server import Server, serving
+from vllm_csp.cpu_dtypes import has_instructions
 from vllm_csp.serving.segmenter import Segmenter
 
 # 4096 tokens in fp32: a dozen questions at once, so that larger batches wait for room.
 KV_CACHE_BYTES = 1 << 25
 ENGINE = {"enforce_eager": True, "max_model_len": 1024, "max_num_seqs": 32}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs in bf16 is slow on CPUs that emulate it, where nobody serves in it."""
+    if has_instructions(torch.bfloat16):
+        return
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        asked = {"run_bf16", "engine_bf16"} & set(item.fixturenames)
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        given = "bf16" in (parameters.get("run"), parameters.get("precision"))
+        if asked or (given and {"run", "oracle_sam"} & set(item.fixturenames)):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

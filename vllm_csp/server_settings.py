@@ -27,7 +27,7 @@ class ServerSettings(BaseModel):
         4096,
         ge=1,
         description="MiB of fetched and decoded images held at a time; 503 if there is no room for "
-        "30 s. Decoding takes 16 bytes per pixel.",
+        "30 s. Decoding takes 20 bytes per pixel.",
     )
     body_seconds: float = Field(
         60, gt=0, description="Within this time a body must have arrived, or it is a 408."

@@ -90,7 +90,7 @@ def _num_strips(data: bytes) -> int:
     try:
         (place,) = struct.unpack_from(order + start, data)
         (entries,) = struct.unpack_from(order + size, data, place)
-    except struct.error:
+    except (struct.error, OverflowError):  # a place behind the end, or behind all files' ends
         return 0
     row = struct.Struct(order + entry)
     place += struct.calcsize(order + size)

@@ -17,7 +17,7 @@ from vllm_csp.images import to_rgb
 
 RGB_BYTES = 4
 """What Pillow keeps of a pixel in RGB."""
-DECODING_BYTES = 12
+DECODING_BYTES = 16
 """What decoding takes of a pixel beside that, at most: WebP, by the process's high-water mark."""
 
 NO_LIMIT = 1 << 62

@@ -8,6 +8,7 @@ import json
 from tests.robustness.case import CHAT, REFUSED, SEGMENT, Case
 from tests.robustness.corpus.carriers import (
     FINE_FILE,
+    FINE_URL,
     FORM,
     QUESTION,
     chat_about,
@@ -19,6 +20,7 @@ from tests.robustness.corpus.carriers import (
 
 TOO_LARGE = frozenset({400, 413})
 MEBIBYTE = 1 << 20
+MANY_VALUES = b"[" + b"0," * (15 * MEBIBYTE) + b"0]"
 
 
 def padded(size: int) -> bytes:
@@ -64,6 +66,14 @@ def cases() -> dict[str, list[Case]]:
             lambda: json.dumps(segment_about("a", questions=["?" * MEBIBYTE] * 40)).encode(),
             SEGMENT,
             TOO_LARGE,
+        ),
+        Case("chat: a list of 16 million", lambda: MANY_VALUES, CHAT, frozenset({413})),
+        Case("call: a list of 16 million", lambda: MANY_VALUES, SEGMENT, frozenset({413})),
+        Case(
+            "chat: a million values in a field",
+            lambda: json.dumps(chat_about(FINE_URL, a=[0] * 1_000_000)).encode(),
+            CHAT,
+            frozenset({413}),
         ),
         Case(
             "call: 30 MiB of another kind",

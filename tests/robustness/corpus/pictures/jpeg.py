@@ -61,11 +61,15 @@ def patched(find: bytes, offset: int, value: bytes) -> Callable[[], bytes]:
     return lambda: FINE[:place] + value + FINE[place + len(value) :]
 
 
-def many_scans() -> bytes:
-    """A progressive picture whose last scan is repeated a thousand times."""
-    file = encoded(gradient(64, 48), "JPEG", progressive=True)
-    place = file.rindex(b"\xff\xda")
-    return file[:place] + file[place:-2] * 1000 + file[-2:]
+def many_scans(width: int, height: int, count: int) -> Callable[[], bytes]:
+    """A progressive picture whose last scan is repeated so many times."""
+
+    def made() -> bytes:
+        file = encoded(Image.new("L", (width, height), 100), "JPEG", progressive=True)
+        place = file.rindex(b"\xff\xda")
+        return file[:place] + file[place:-2] * count + file[-2:]
+
+    return made
 
 
 LOOP = b"MM\0\x2a\0\0\0\x08\0\1" + struct.pack(">HHII", 0x8769, 4, 1, 8) + b"\0\0\0\x08"
@@ -104,7 +108,20 @@ FILES: dict[str, tuple[Callable[[], bytes], frozenset[int]]] = {
         with_segment(segment(0xFE, b"a" * 65000) * 200),
         READ_OR_REFUSED,
     ),
-    "JPEG: a thousand scans": (many_scans, READ_OR_REFUSED),
+    "JPEG: 20 scans": (many_scans(64, 48, 14), READ),
+    "JPEG: a thousand scans": (many_scans(64, 48, 1000), REFUSED),
+    "JPEG: 20000 scans of 8192 squared": (many_scans(8192, 8192, 20_000), REFUSED),
+    "JPEG: five million comments of nothing": (
+        with_segment(segment(0xFE, b"") * 5_000_000),
+        REFUSED,
+    ),
+    "JPEG: 20 MB of fill bytes": (with_segment(b"\xff" * 20_000_000), REFUSED),
+    "JPEG: EXIF in 9000 parts": (
+        with_segment(
+            segment(0xE1, b"Exif\0\0" + bytes(60_000)) * 200 + segment(0xE1, b"Exif\0\0a") * 9000
+        ),
+        REFUSED,
+    ),
     "JPEG: a colour profile of noise": (
         with_segment(segment(0xE2, b"ICC_PROFILE\0\x01\x01" + b"\xff" * 99)),
         READ_OR_REFUSED,

@@ -24,7 +24,9 @@ def patched(file: bytes, place: int, value: bytes) -> Maker:
     return lambda: file[:place] + value + file[place + len(value) :]
 
 
-def bmp(width: int = 16, height: int = 12, bits: int = 24, **fields: int) -> Maker:
+def bmp(
+    width: int = 16, height: int = 12, bits: int = 24, behind: bytes = BMP[54:], **fields: int
+) -> Maker:
     """A BMP whose header says this."""
     values = {"offset": 54, "header": 40, "planes": 1, "compression": 0, "colours": 0, **fields}
 
@@ -44,7 +46,7 @@ def bmp(width: int = 16, height: int = 12, bits: int = 24, **fields: int) -> Mak
             values["colours"],
             0,
         )
-        return head + info + BMP[54:]
+        return head + info + behind
 
     return made
 
@@ -145,6 +147,10 @@ PICTURES: dict[str, tuple[Maker, frozenset[int]]] = {
     "BMP: 7 bits": (bmp(bits=7), REFUSED),
     "BMP: unknown compression": (bmp(compression=99), REFUSED),
     "BMP: run lengths of noise": (bmp(bits=8, compression=1, colours=1), READ_OR_REFUSED),
+    "BMP: run lengths of two lines of 2^25 pixels": (
+        bmp(1 << 25, 2, bits=8, compression=1, colours=1, behind=b"\1\1\0\0" * 2),
+        REFUSED,
+    ),
     "BMP: a JPEG within": (bmp(bits=0, compression=4), REFUSED),
     "BMP: 2^32 - 1 colours": (bmp(bits=8, colours=2**32 - 1), REFUSED),
     "BMP: pixels outside the file": (bmp(offset=2**31), REFUSED),
@@ -164,6 +170,17 @@ PICTURES: dict[str, tuple[Maker, frozenset[int]]] = {
     "TIFF: a width of letters": (tiff((256, 2, 4, 0x41414141)), REFUSED),
     "TIFF: strips outside the file": (tiff((273, 4, 1, 2**31)), REFUSED),
     "TIFF: 2^30 strips": (tiff((273, 4, 2**30, 300), (279, 4, 2**30, 300)), REFUSED),
+    "TIFF: four million strips": (
+        tiff(
+            (256, 4, 1, 1),
+            (257, 4, 1, 1 << 22),
+            (273, 4, 1 << 22, 300),
+            (278, 4, 1, 1),
+            (279, 4, 1 << 22, 300),
+            behind=struct.pack("<I", 300) * (1 << 22),
+        ),
+        REFUSED,
+    ),
     "TIFF: strips of 2^31 bytes": (tiff((279, 4, 1, 2**31)), READ_OR_REFUSED),
     "TIFF: no rows per strip": (tiff((278, 4, 1, 0)), READ_OR_REFUSED),
     "TIFF: unknown compression": (tiff((259, 3, 1, 31337)), REFUSED),
@@ -244,6 +261,14 @@ PICTURES: dict[str, tuple[Maker, frozenset[int]]] = {
     "PNM: letters for numbers": (lambda: b"P3 2 2 255\na b c d", REFUSED),
     "PNM: numbers over the greatest": (lambda: b"P2 2 2 9\n1 2 3 99999999999\n", REFUSED),
     "PNM: bits as text": (lambda: b"P1 2 2\n0 1 2 3\n", REFUSED),
+    "PNM: a million comments as text": (
+        lambda: b"P2 8 8 9\n" + b"#\n" * 1_000_000 + b"1 " * 64,
+        REFUSED,
+    ),
+    "PNM: ten million comments before its size": (
+        lambda: b"P6 " + b"#\n" * 10_000_000 + b"8 8 255\n" + bytes(192),
+        REFUSED,
+    ),
     "PNM: floating point": (lambda: b"Pf 2 2 -1.0\n" + bytes(16), READ_OR_REFUSED),
     "PNM: floating point scaled by 0": (lambda: b"Pf 2 2 0\n" + bytes(16), READ_OR_REFUSED),
     "PNM: any map": (

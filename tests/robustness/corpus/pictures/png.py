@@ -157,6 +157,19 @@ FILES: dict[str, tuple[Callable[[], bytes], frozenset[int]]] = {
     "PNG: a compressed text of 100 MB": (bomb(b"zTXt", b"a\0\0"), READ_OR_REFUSED),
     "PNG: an international text of 100 MB": (bomb(b"iTXt", b"a\0\1\0\0\0"), READ_OR_REFUSED),
     "PNG: a colour profile of 100 MB": (bomb(b"iCCP", b"a\0\0"), READ_OR_REFUSED),
+    "PNG: 10000 colour profiles of 1 MB": (
+        lambda: png(
+            header(),
+            chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes((1 << 20) - 1), 9)) * 10_000,
+            DATA,
+            END,
+        )(),
+        REFUSED,
+    ),
+    "PNG: a million chunks of nothing": (
+        lambda: png(header(), chunk(b"abCd", b"") * 1_000_000, DATA, END)(),
+        REFUSED,
+    ),
     "PNG: a colour profile of noise": (
         png(header(), chunk(b"iCCP", b"a\0\0" + b"\xff" * 50), DATA, END),
         READ_OR_REFUSED,
