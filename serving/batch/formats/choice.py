@@ -43,7 +43,7 @@ def choose_format(output: Path, asked: OutputFormat, image_ids: ImageIds) -> Out
     if chosen == OutputFormat.COCO_RESULTS and image_ids == "none":
         raise UsageError("COCO results need the image ids of a COCO input: take --format coco")
     if chosen == OutputFormat.PARQUET and find_spec("pyarrow") is None:
-        raise UsageError("Parquet needs pyarrow: pip install 'vllm-csp[batch]'")
+        raise UsageError("Parquet needs pyarrow: pip install pyarrow")
     return chosen
 
 

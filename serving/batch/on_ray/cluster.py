@@ -80,7 +80,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         if find_spec("ray") is None:
-            raise UsageError("--ray needs Ray: pip install 'vllm-csp[ray]'")
+            raise UsageError("--ray needs Ray: pip install 'ray[data,serve]'")
         try:
             join(self.address, self.num_workers)
         except ConnectionError as error:
