@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from vllm.outputs import RequestOutput
 
-from vllm_csp.mask_calls import ImagePixels, MaskJob
+from vllm_csp.mask_calls import MaskJob
 from vllm_csp.serving.logs.note import RequestNote
 from vllm_csp.serving.mask_job import FORCED_TEXT, json_masks, seg_indexes
 from vllm_csp.serving.protocol import SegmentationOptions
+from vllm_csp.serving.shared_pixels import KeptPixels
 from vllm_csp.serving.statistics import TokenStatistics
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ class Answer:
     """State of one request between rendering and the last byte.
 
     schedule: JSON of the request's own schedule, or empty. note: told what came of it.
-    request_key: empty without an image. pixels: of the image, for SAM; the image itself is let go
-    of when it is rendered, as it takes a hundred times the memory.
+    request_key: empty without an image. pixels: of the image, for SAM.
     """
 
     options: SegmentationOptions
@@ -38,7 +37,7 @@ class Answer:
     note: RequestNote
     trace: Trace | None = None
     request_key: str = ""
-    pixels: asyncio.Future[ImagePixels] | None = None
+    pixels: KeptPixels | None = None
     image_key: str = ""
     token_ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     num_prompt_tokens: int = 0

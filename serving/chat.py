@@ -63,7 +63,7 @@ class SegmentationChat(OpenAIServingChat):
         adopted.__dict__.update(chat.__dict__)
         adopted.settings = CspConfig.from_additional_config(config.additional_config)
         adopted.masks = MaskClient(chat.engine_client)
-        adopted.pixels = SharedPixels(adopted.settings.sam_image_size)
+        adopted.pixels = SharedPixels(adopted.settings.sam_image_size, ImageMemory.instance())
         adopted.statistics = TokenStatistics(config)
         adopted.metrics = Metrics.instance()
         ImageMemory.instance().bound(

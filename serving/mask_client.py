@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 from vllm.engine.protocol import EngineClient
@@ -20,6 +20,13 @@ from vllm_csp.serving.metrics import Metrics
 RELEASE_DELAY = 0.05  # seconds that a release waits for a decode call to ride on
 
 Result = dict[str, Any]
+
+
+class Pixels(Protocol):
+    """Of an image, for SAM; see `shared_pixels.KeptPixels`."""
+
+    async def get(self) -> ImagePixels:
+        """To send to the engine."""
 
 
 class MaskError(RuntimeError):
@@ -36,15 +43,14 @@ class MaskClient:
         calls = engine_calls(engine, "csp_decode_masks")
         self._lines = [MaskLine(call, number) for number, call in enumerate(calls)]
 
-    async def decode(self, job: MaskJob, pixels: asyncio.Future[ImagePixels]) -> Result:
+    async def decode(self, job: MaskJob, pixels: Pixels) -> Result:
         """Packed masks of one answer; `pixels` are sent only if their embedding was evicted.
 
         Raises `MaskError` when the request's queries are gone or decoding failed.
         """
         line, result = await self._find(job)
         if result.get("missing") == "image":
-            # Others may wait for them, too.
-            result = await line.submit(job, [await asyncio.shield(pixels)])
+            result = await line.submit(job, [await pixels.get()])
         if (reason := failure(result)) is not None:
             raise MaskError(reason)
         return result

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from vllm_csp.mask_calls import ImagePixels, MaskJob
+from vllm_csp.media.memory import ImageMemory
 from vllm_csp.serving import mask_client
 from vllm_csp.serving.mask_client import MaskClient, MaskError
-from vllm_csp.serving.shared_pixels import SharedPixels
+from vllm_csp.serving.shared_pixels import KeptPixels, SharedPixels
 
 COUNTERS = {
     **dict.fromkeys(("streams", "embeddings", "host_embeddings", "pinned"), 1.0),
@@ -54,9 +55,9 @@ class Engine:
         return {"masks": job["request_key"]}
 
 
-def photo() -> asyncio.Future[ImagePixels]:
-    """SAM's pixels, ready."""
-    return SharedPixels(1024).of("photo", Image.new("RGB", (8, 6)))
+def photo() -> KeptPixels:
+    """Of which SAM's pixels can be made."""
+    return SharedPixels(1024, ImageMemory()).of("photo", Image.new("RGB", (8, 6)))
 
 
 def job(request: str, image: str = "photo") -> MaskJob:
@@ -130,16 +131,33 @@ def test_what_no_engine_has_is_an_error(client_of: Any) -> None:
 
 def test_answers_about_an_image_share_its_pixels_while_one_is_made() -> None:
     async def ask() -> None:
-        shared, image = SharedPixels(16), Image.new("RGB", (8, 6))
+        shared, image = SharedPixels(16, ImageMemory()), Image.new("RGB", (8, 6))
         first, second = shared.of("photo", image), shared.of("photo", image)
         assert first is second
-        pixels = await first
-        assert (pixels["shape"], pixels["original_size"]) == ([12, 16, 3], [6, 8])
-        assert await shared.of("other", Image.new("RGB", (6, 8))) != pixels
         gone = weakref.ref(image)
-        del first, second, image
-        await asyncio.sleep(0)
+        del image
+        assert gone() is not None, "nobody has wanted its pixels yet"
+        pixels = await first.get()
+        assert (pixels["shape"], pixels["original_size"]) == ([12, 16, 3], [6, 8])
+        assert await shared.of("other", Image.new("RGB", (6, 8))).get() != pixels
         assert gone() is None
+        del first, second
+        await asyncio.sleep(0)
         assert not shared._kept
+
+    asyncio.run(ask())
+
+
+def test_where_images_fill_the_memory_they_are_let_go_of() -> None:
+    async def ask() -> None:
+        memory = ImageMemory()
+        memory.bound(100, lambda: None)
+        memory.take(60)
+        image = Image.new("RGB", (8, 6))
+        gone = weakref.ref(image)
+        kept = SharedPixels(16, memory).of("photo", image)
+        del image
+        await kept.get()
+        assert gone() is None
 
     asyncio.run(ask())

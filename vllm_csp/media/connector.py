@@ -35,22 +35,21 @@ class PublicMediaConnector(MediaConnector):
 
     def fetch_image(self, image_url: str, *, image_mode: str | None = None) -> Image.Image:
         """The image behind an address, as `LisaImageIO` reads it."""
-        return self.load_from_url(
-            image_url, LisaImageIO(), fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT
-        )
+        try:
+            return self.load_from_url(
+                image_url, LisaImageIO(), fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT
+            )
+        finally:
+            self._public.let_go()
 
     async def fetch_image_async(
         self, image_url: str, *, image_mode: str | None = None
     ) -> Image.Image:
         """The same without blocking."""
-        return await self.load_from_url_async(
-            image_url, LisaImageIO(), fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT
-        )
-
-    def load_from_url(self, url: str, *args: Any, **kwargs: Any) -> Any:
-        """As in vLLM."""
         try:
-            return super().load_from_url(url, *args, **kwargs)
+            return await self.load_from_url_async(
+                image_url, LisaImageIO(), fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT
+            )
         finally:
             self._public.let_go()
 
@@ -62,8 +61,6 @@ class PublicMediaConnector(MediaConnector):
             raise
         except (ValueError, NotImplementedError, RuntimeError) as error:
             raise VLLMValidationError(str(error), parameter="image_url") from error
-        finally:
-            self._public.let_go()
 
 
 def choose_connector() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import weakref
@@ -13,7 +14,7 @@ from http import HTTPStatus
 from PIL import Image
 from vllm.exceptions import GracefulHTTPError, VLLMValidationError
 
-from vllm_csp.images import to_rgb
+from vllm_csp.images import MAX_PIXELS, to_rgb
 
 RGB_BYTES = 4
 """What Pillow keeps of a pixel in RGB."""
@@ -61,6 +62,11 @@ class ImageMemory:
         with self._lock:
             return self._settle()
 
+    @property
+    def is_scarce(self) -> bool:
+        """Whether an image as large as any might have to wait."""
+        return self.held + MAX_PIXELS * (DECODING_BYTES + RGB_BYTES) > self._limit
+
     def take(self, size: int) -> None:
         """Hold more. Raises `ImagesFullError`."""
         if not self._fits(size):
@@ -80,6 +86,9 @@ class ImageMemory:
                 parameter="image_url",
             )
         deadline = time.monotonic() + PATIENCE_SECONDS
+        if self.held + size > self._limit:
+            # The parser of vLLM that had an image is part of a reference cycle.
+            gc.collect()
         while not self._fits(size):
             if time.monotonic() > deadline:
                 self._refused()
