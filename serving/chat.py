@@ -36,7 +36,7 @@ from vllm_csp.serving.protocol import (
     SegmentationChatRequest,
     SegmentationMessage,
     SegmentationOptions,
-    with_decoded_image,
+    decoded_image,
 )
 from vllm_csp.serving.shared_pixels import SharedPixels
 from vllm_csp.serving.statistics import TokenStatistics
@@ -119,17 +119,14 @@ class SegmentationChat(OpenAIServingChat):
         Nothing should be refused after this: vLLM has noted the image as sent to the engine.
         """
         answer = _answer_of(request)
-        addressed = request.messages
-        request.messages = with_decoded_image(request)
         try:
-            result = await super().render_chat_request(request)
+            with decoded_image(request):
+                result = await super().render_chat_request(request)
         except Image.DecompressionBombError as error:
             # vLLM's reader lets Pillow's own limit through as a server error.
             raise VLLMValidationError(
                 f"the image has too many pixels: {error}", parameter="image_url"
             ) from error
-        finally:
-            request.messages = addressed
         if isinstance(result, ErrorResponse):
             return result
         image = answer.take_image(result[0])

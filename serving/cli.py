@@ -152,6 +152,7 @@ def serve(
     sam_quantization: serve_options.SamQuantization = "",
     max_body_mb: serve_options.MaxBody = None,
     max_held_body_mb: serve_options.MaxHeldBody = None,
+    max_held_image_mb: serve_options.MaxHeldImage = None,
     max_held_requests: serve_options.MaxHeldRequests = None,
     body_seconds: serve_options.BodySeconds = None,
     drain_seconds: serve_options.DrainSeconds = None,
@@ -185,6 +186,7 @@ def serve(
             server=serve_options.server_section(
                 max_body_mb=max_body_mb,
                 max_held_body_mb=max_held_body_mb,
+                max_held_image_mb=max_held_image_mb,
                 max_held_requests=max_held_requests,
                 body_seconds=body_seconds,
                 drain_seconds=drain_seconds,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -80,18 +83,28 @@ class SegmentationChatRequest(ChatCompletionRequest):
             raise ValueError(f"a field has a value of a wrong type ({error})") from error
 
 
-def with_decoded_image(request: ChatCompletionRequest) -> list[Any]:
-    """The messages to render, with the decoded image in its address's place, if there is one.
+@contextmanager
+def decoded_image(request: ChatCompletionRequest) -> Iterator[None]:
+    """Within it the messages have the decoded image in its address's place, if there is one.
 
-    The request has it no more: should it be rendered again, the image is fetched again.
+    After it the request has it no more: if it is rendered again, the image is fetched again.
     """
     if not isinstance(request, SegmentationChatRequest) or request._image is None:
-        return request.messages
-    part, request._image = {"type": "image_pil", "image_pil": request._image}, None
-    return [
+        yield
+        return
+    # One of its own: vLLM's parser keeps it, and is in a reference cycle that stays for a while.
+    image, request._image = replace(request._image), None
+    part = {"type": "image_pil", "image_pil": image}
+    addressed = request.messages
+    request.messages = [
         {**message, "content": [part if "image_url" in one else one for one in message["content"]]}
-        for message in request.messages
+        for message in addressed
     ]
+    try:
+        yield
+    finally:
+        request.messages = addressed
+        image.let_go()
 
 
 class SegmentationMessage(ChatMessage):

@@ -46,7 +46,7 @@ class SharedPixels:
         self._kept: WeakValueDictionary[str, KeptPixels] = WeakValueDictionary()
 
     def of(self, key: str, image: Image.Image) -> KeptPixels:
-        """The same ones as long as somebody has them; made at once where images fill the memory."""
+        """The same ones as long as somebody has them; made at once where memory is short."""
         found = self._kept.get(key)
         if found is None:
             make = partial(image_pixels, key, image, self._sam_image_size)

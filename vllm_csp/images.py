@@ -175,6 +175,10 @@ class NamedImage:
         """Hash an RGB image; a tenth of a second for 12 megapixels."""
         return cls(image, image_key(image))
 
+    def let_go(self) -> None:
+        """Free the pixels, if nobody else has them, although somebody may still have this."""
+        object.__delattr__(self, "image")
+
 
 def image_key(image: Image.Image) -> str:
     """Name an RGB image by its pixels.

@@ -71,6 +71,7 @@ StartSeconds = Annotated[
 ]
 MaxBody = Annotated[int | None, _option("max_body_mb")]
 MaxHeldBody = Annotated[int | None, _option("max_held_body_mb")]
+MaxHeldImage = Annotated[int | None, _option("max_held_image_mb")]
 MaxHeldRequests = Annotated[int | None, _option("max_held_requests")]
 BodySeconds = Annotated[float | None, _option("body_seconds")]
 DrainSeconds = Annotated[float | None, _option("drain_seconds")]

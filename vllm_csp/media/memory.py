@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import weakref
@@ -20,6 +19,8 @@ RGB_BYTES = 4
 """What Pillow keeps of a pixel in RGB."""
 DECODING_BYTES = 16
 """What decoding takes of a pixel beside that, at most: WebP, by the process's high-water mark."""
+
+_PER_PIXEL = DECODING_BYTES + RGB_BYTES
 
 NO_LIMIT = 1 << 62
 PATIENCE_SECONDS = 30
@@ -65,7 +66,7 @@ class ImageMemory:
     @property
     def is_scarce(self) -> bool:
         """Whether an image as large as any might have to wait."""
-        return self.held + MAX_PIXELS * (DECODING_BYTES + RGB_BYTES) > self._limit
+        return self.held + MAX_PIXELS * _PER_PIXEL > self._limit
 
     def take(self, size: int) -> None:
         """Hold more. Raises `ImagesFullError`."""
@@ -86,9 +87,6 @@ class ImageMemory:
                 parameter="image_url",
             )
         deadline = time.monotonic() + PATIENCE_SECONDS
-        if self.held + size > self._limit:
-            # The parser of vLLM that had an image is part of a reference cycle.
-            gc.collect()
         while not self._fits(size):
             if time.monotonic() > deadline:
                 self._refused()
@@ -105,7 +103,7 @@ class ImageMemory:
         Raises what `wait_for` and `to_rgb` do.
         """
         pixels = image.width * image.height
-        self.wait_for(pixels * (DECODING_BYTES + RGB_BYTES))
+        self.wait_for(pixels * _PER_PIXEL)
         kept = 0
         try:
             rgb = to_rgb(image)
@@ -113,7 +111,7 @@ class ImageMemory:
             weakref.finalize(rgb, self.give_back, kept).atexit = False
             return rgb
         finally:
-            self.give_back(pixels * (DECODING_BYTES + RGB_BYTES) - kept)
+            self.give_back(pixels * _PER_PIXEL - kept)
 
     def _fits(self, size: int) -> bool:
         with self._lock:
