@@ -80,6 +80,7 @@ def test_a_killed_tool_takes_its_server_along_and_resumes(
     assert_same_answers(output, undisturbed.answers)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_server_that_is_stuck_is_started_again(
     oracle: Path, undisturbed: Undisturbed, tmp_path: Path
