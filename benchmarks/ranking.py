@@ -29,7 +29,7 @@ def main() -> None:
     """Run the sweep and report."""
     from rich.console import Console
 
-    from vllm_csp.evaluation.datasets.registry import Source, read_photos
+    from vllm_csp.datasets.registry import Source, read_photos
     from vllm_csp.evaluation.evaluate import Evaluation, run_evaluation
     from vllm_csp.evaluation.policy_run import read_policy_runs
 
@@ -92,7 +92,7 @@ def _budget(name: str) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    from vllm_csp.evaluation.item import SHORT_QUESTION
+    from vllm_csp.datasets.item import SHORT_QUESTION
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

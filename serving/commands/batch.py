@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -20,6 +19,7 @@ from vllm_csp.serving.batch.output import Output
 from vllm_csp.serving.batch.sources.choice import InputKind, open_source
 from vllm_csp.serving.batch.sources.source import Asking, UsageError
 from vllm_csp.serving.batch.summary import summary_table
+from vllm_csp.serving.commands import batch_options as options
 from vllm_csp.serving.commands import serve_options
 from vllm_csp.serving.commands.failure import failed
 from vllm_csp.serving.commands.mode import Mode
@@ -28,195 +28,39 @@ from vllm_csp.serving.server import SECONDS_TO_START
 
 console = new_console()
 
-ASKING = "Questions"
-RAY = "Ray"
-LOAD = "Load and failures"
-
 
 def batch(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="IN",
-            help="Requests in .jsonl (OpenAI's batch form, or lines of custom_id, image, "
-            "question), a folder or quoted pattern of photos, COCO instances in .json, or a folder "
-            "of ReasonSeg.",
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT",
-            help=".jsonl (OpenAI's batch output, with masks), .json (COCO), .parquet, or a folder "
-            "for PNG masks.",
-        ),
-    ],
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with the run that wrote OUT; failed rows are tried again."
-        ),
-    ] = False,
-    question: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--question",
-            "-q",
-            rich_help_panel=ASKING,
-            help="Ask this about every photo; repeatable. With COCO, {category} stands for each "
-            "category an image is annotated with.",
-        ),
-    ] = None,
-    questions: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, rich_help_panel=ASKING, help="The same, a file with lines."
-        ),
-    ] = None,
-    mode: Annotated[
-        Mode,
-        typer.Option(
-            rich_help_panel=ASKING,
-            help="generate: the model answers; force: only a mask, several times as fast. Requests "
-            "in OpenAI's form say it themselves.",
-        ),
-    ] = Mode.GENERATE,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, rich_help_panel=ASKING, help="Longest answer, likewise."),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            rich_help_panel=ASKING,
-            help="Where relative image paths of IN start. Default: IN's folder; for COCO the "
-            "folder `images` in it, if there is one.",
-        ),
-    ] = None,
-    input_kind: Annotated[
-        InputKind, typer.Option("--input", help="What IN is; auto tells by its name.")
-    ] = InputKind.AUTO,
-    output_format: Annotated[
-        OutputFormat,
-        typer.Option(
-            "--format",
-            help="What OUT is; auto tells by its name. coco: a whole dataset; coco-results: the "
-            "list for pycocotools' loadRes, the default for COCO inputs.",
-        ),
-    ] = OutputFormat.AUTO,
+    source: options.Input,
+    output: options.OutputPath,
+    resume: options.Resume = False,
+    question: options.Questions = None,
+    questions: options.QuestionsFile = None,
+    mode: options.AnswerMode = Mode.GENERATE,
+    max_tokens: options.MaxTokens = None,
+    images: options.ImagesFolder = None,
+    input_kind: options.InputFormat = InputKind.AUTO,
+    output_format: options.OutputFormatName = OutputFormat.AUTO,
     checkpoint: serve_options.Checkpoint = "",
     policy: serve_options.Policy = "",
     preset: serve_options.Preset = "",
     sam_image_size: serve_options.SamImageSize = None,
     sam_quantization: serve_options.SamQuantization = "",
     start_seconds: serve_options.StartSeconds = SECONDS_TO_START,
-    server_flags: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=serve_options.SERVER,
-            help="Its flags of `vllm serve`, in quotes: --server-flags '--dtype bfloat16'.",
-        ),
-    ] = "",
-    base_url: Annotated[
-        list[str] | None,
-        typer.Option(
-            rich_help_panel=serve_options.SERVER,
-            help="Ask this running server instead, as in http://host:8000; repeatable: images go "
-            "round, and a server that fails is set aside until it is ready.",
-        ),
-    ] = None,
-    api_key: Annotated[
-        str,
-        typer.Option(
-            envvar="VLLM_API_KEY", rich_help_panel=serve_options.SERVER, help="Key of the servers."
-        ),
-    ] = "",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=serve_options.SERVER, help="Model name to ask for, whatever rows say."
-        ),
-    ] = None,
-    ray: Annotated[
-        bool,
-        typer.Option(
-            "--ray",
-            rich_help_panel=RAY,
-            help="Start a server in each of several Ray workers instead of one here.",
-        ),
-    ] = False,
-    ray_workers: Annotated[
-        int,
-        typer.Option(
-            min=0, rich_help_panel=RAY, help="How many. Default: as many as GPUs allow, else 1."
-        ),
-    ] = 0,
-    ray_address: Annotated[
-        str,
-        typer.Option(
-            envvar="RAY_ADDRESS",
-            rich_help_panel=RAY,
-            help="A running cluster, as in auto or head:6379; local starts one on this machine.",
-        ),
-    ] = LOCAL,
-    ray_gpus: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            rich_help_panel=RAY,
-            help="GPUs of each worker. Default: 1 where the cluster has any.",
-        ),
-    ] = None,
-    ray_round: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            rich_help_panel=RAY,
-            help="Rows given to Ray at once, after which workers start anew. "
-            "Default: 50,000 per worker.",
-        ),
-    ] = 0,
-    concurrency: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            rich_help_panel=LOAD,
-            help="Most requests on their way at once; with --ray, per worker.",
-        ),
-    ] = 32,
-    look_ahead: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            rich_help_panel=LOAD,
-            help="Rows to read ahead, to ask those about one image together.",
-        ),
-    ] = 1024,
-    retries: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            rich_help_panel=LOAD,
-            help="How often to send a row again after 429, 503 and the like, a timeout or a lost "
-            "connection, with growing pauses.",
-        ),
-    ] = 8,
-    timeout: Annotated[
-        float, typer.Option(min=1, rich_help_panel=LOAD, help="Seconds to wait for an answer.")
-    ] = 300,
-    patience: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            rich_help_panel=LOAD,
-            help="Seconds without any server of --base-url before the remaining rows fail.",
-        ),
-    ] = 120,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON, to standard output.")
-    ] = False,
+    server_flags: options.ServerFlags = "",
+    base_url: options.BaseUrls = None,
+    api_key: options.ApiKey = "",
+    model: options.Model = None,
+    ray: options.OnRay = False,
+    ray_workers: options.RayWorkers = 0,
+    ray_address: options.RayAddress = LOCAL,
+    ray_gpus: options.RayGpus = None,
+    ray_round: options.RayRound = 0,
+    concurrency: options.Concurrency = 32,
+    look_ahead: options.LookAhead = 1024,
+    retries: options.Retries = 8,
+    timeout: options.Timeout = 300,
+    patience: options.Patience = 120,
+    as_json: options.AsJson = False,
 ) -> None:
     """Ask many questions about many photos; resume after any crash, each row exactly once.
 

@@ -13,8 +13,8 @@ import httpx
 import typer
 from rich.console import Console
 
-from vllm_csp.evaluation.datasets.registry import Format, Source, read_photos
-from vllm_csp.evaluation.item import SHORT_QUESTION
+from vllm_csp.datasets.item import SHORT_QUESTION
+from vllm_csp.datasets.registry import Format, Source, read_photos
 from vllm_csp.serving.client import ServerError
 from vllm_csp.serving.commands.failure import failed
 from vllm_csp.serving.commands.mode import Mode

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracle import MISSING, Precision, read_cases, recordings
-from vllm_csp.evaluation.item import Raster
+from vllm_csp.datasets.item import Raster
 from vllm_csp.evaluation.metrics import Overlap, Scores, Tally
 from vllm_csp.masks import decode_mask
 

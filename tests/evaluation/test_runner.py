@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vllm_csp.datasets.item import Item, Photo, Raster
 from vllm_csp.evaluation.asker import Asked, Reply
-from vllm_csp.evaluation.item import Item, Photo, Raster
 from vllm_csp.evaluation.outcome import PolicyResult, same_text
 from vllm_csp.evaluation.policy_run import PolicyRun
 from vllm_csp.evaluation.report import kind_rows, policy_rows

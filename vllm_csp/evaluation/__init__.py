@@ -1,1 +1,1 @@
-"""How right the masks are: data sets, LISA's metrics, and policies compared on the engine."""
+"""How right the masks are: LISA's metrics, and policies compared on the engine."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from vllm_csp.datasets.item import Photo
 from vllm_csp.evaluation.asker import Asker
 from vllm_csp.evaluation.engine import EngineAsker, EngineOptions, Host, decoder_size, plan_hosts
-from vllm_csp.evaluation.item import Photo
 from vllm_csp.evaluation.outcome import PolicyResult
 from vllm_csp.evaluation.policy_run import PolicyRun
 from vllm_csp.evaluation.result_store import ResultStore

@@ -14,10 +14,10 @@ from typing import Any, Literal
 from rich.console import Console
 
 from vllm_csp.config import ConversationTemplate
+from vllm_csp.datasets.item import Photo
+from vllm_csp.datasets.registry import Source
 from vllm_csp.evaluation.comparison import Comparison, compare
-from vllm_csp.evaluation.datasets.registry import Source
 from vllm_csp.evaluation.engine import EngineOptions
-from vllm_csp.evaluation.item import Photo
 from vllm_csp.evaluation.outcome import PolicyResult
 from vllm_csp.evaluation.plot import can_plot, plot_budget
 from vllm_csp.evaluation.policy_run import PolicyRun

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from vllm_csp.evaluation.item import IGNORED, Raster
+from vllm_csp.datasets.item import IGNORED, Raster
 
 IOU_EPSILON = 1e-5
 COUNT_EPSILON = 1e-5

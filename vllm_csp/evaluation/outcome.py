@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vllm_csp.datasets.item import Item
 from vllm_csp.evaluation.asker import Reply
-from vllm_csp.evaluation.item import Item
 from vllm_csp.evaluation.metrics import Overlap, Scores
 from vllm_csp.evaluation.sam_options import SamOptions
 from vllm_csp.masks import decode_mask

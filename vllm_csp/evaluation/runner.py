@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from vllm_csp.datasets.item import Item, Photo
 from vllm_csp.evaluation.asker import Asked, Asker
-from vllm_csp.evaluation.item import Item, Photo
 from vllm_csp.evaluation.outcome import Outcome, PolicyResult, mean_costs
 from vllm_csp.evaluation.policy_run import PolicyRun
 from vllm_csp.evaluation.smaller_image import with_detail_of

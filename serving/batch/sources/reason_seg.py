@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from vllm_csp.evaluation.datasets.reasonseg import read_labelme
-from vllm_csp.evaluation.item import LONG_QUESTION, SHORT_QUESTION
+from vllm_csp.datasets.item import LONG_QUESTION, SHORT_QUESTION
+from vllm_csp.datasets.reasonseg import read_labelme
 from vllm_csp.serving.batch.row import Rejected, Row, Subject
 from vllm_csp.serving.batch.sources.photo_set import photos_in
 from vllm_csp.serving.batch.sources.source import Asking, ImageIds

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from vllm_csp.evaluation.item import DatasetError
+from vllm_csp.datasets.item import DatasetError
 from vllm_csp.masks import decode_counts, decode_runs
 
 Pixels = npt.NDArray[np.bool_]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vllm_csp.evaluation.datasets.semantic import read_semantic
-from vllm_csp.evaluation.item import DatasetError
+from vllm_csp.datasets.item import DatasetError
+from vllm_csp.datasets.semantic import read_semantic
 
 LABELS = ["null", "sky", "road", "unlabelled"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from vllm_csp.evaluation.item import Raster
+from vllm_csp.datasets.item import Raster
 
 # Edges are followed in 16.16 fixed point, which decides where a span ends between two pixels.
 FRACTION_BITS = 16

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation.datasets.coco_folder import square, write_coco
-from vllm_csp.evaluation.datasets.refcoco import read_refcoco
-from vllm_csp.evaluation.item import DatasetError
+from tests.datasets.coco_folder import square, write_coco
+from vllm_csp.datasets.item import DatasetError
+from vllm_csp.datasets.refcoco import read_refcoco
 
 
 def refs() -> list[dict[str, Any]]:

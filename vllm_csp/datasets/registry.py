@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from vllm_csp.evaluation.datasets.coco import read_coco
-from vllm_csp.evaluation.datasets.reasonseg import read_reasonseg
-from vllm_csp.evaluation.datasets.refcoco import read_refcoco, refs_file
-from vllm_csp.evaluation.datasets.scenes import read_scenes
-from vllm_csp.evaluation.datasets.semantic import read_semantic
-from vllm_csp.evaluation.item import SHORT_QUESTION, DatasetError, Photo
+from vllm_csp.datasets.coco import read_coco
+from vllm_csp.datasets.item import SHORT_QUESTION, DatasetError, Photo
+from vllm_csp.datasets.reasonseg import read_reasonseg
+from vllm_csp.datasets.refcoco import read_refcoco, refs_file
+from vllm_csp.datasets.scenes import read_scenes
+from vllm_csp.datasets.semantic import read_semantic
 
 
 class Format(StrEnum):

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evaluation.datasets.coco_folder import SIZE, polygon, square, write_coco
-from vllm_csp.evaluation.datasets.annotations import decode_segmentation
-from vllm_csp.evaluation.datasets.coco import read_coco
-from vllm_csp.evaluation.item import DatasetError
+from tests.datasets.coco_folder import SIZE, polygon, square, write_coco
+from vllm_csp.datasets.annotations import decode_segmentation
+from vllm_csp.datasets.coco import read_coco
+from vllm_csp.datasets.item import DatasetError
 
 
 def test_a_class_is_all_its_instances_and_a_crowd_is_ignored(tmp_path: Path) -> None:

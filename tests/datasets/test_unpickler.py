@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vllm_csp.evaluation.datasets.unpickler import read_plain_pickle
-from vllm_csp.evaluation.item import DatasetError
+from vllm_csp.datasets.item import DatasetError
+from vllm_csp.datasets.unpickler import read_plain_pickle
 
 
 class Call:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vllm_csp.evaluation.datasets.scenes import read_scenes
-from vllm_csp.evaluation.item import DatasetError
+from vllm_csp.datasets.item import DatasetError
+from vllm_csp.datasets.scenes import read_scenes
 from vllm_csp.scenes import make_sample
 from vllm_csp.scenes.folder import write_scenes
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.oracle import MISSING, oracle_folder, read_cases
-from vllm_csp.evaluation.datasets.reasonseg import draw_shapes, read_labelme, read_reasonseg
-from vllm_csp.evaluation.item import DatasetError, Item
+from vllm_csp.datasets.item import DatasetError, Item
+from vllm_csp.datasets.reasonseg import draw_shapes, read_labelme, read_reasonseg
 
 
 def box(label: str, left: int, top: int, right: int, bottom: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from vllm_csp.evaluation.item import DatasetError
+from vllm_csp.datasets.item import DatasetError
 
 # Containers, numbers and texts need no name in a pickle; these few do. `__builtin__` is Python 2.
 ALLOWED = {

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vllm_csp.evaluation.datasets.annotations import decode_segmentation, find_image
-from vllm_csp.evaluation.item import DatasetError, Item, Photo, Raster
+from vllm_csp.datasets.annotations import decode_segmentation, find_image
+from vllm_csp.datasets.item import DatasetError, Item, Photo, Raster
 
 
 def read_scenes(folder: Path, split: str | None = None) -> list[Photo]:

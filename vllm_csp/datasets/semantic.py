@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vllm_csp.evaluation.item import (
+from vllm_csp.datasets.item import (
     IGNORED,
     SHORT_QUESTION,
     DatasetError,

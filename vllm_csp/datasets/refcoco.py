@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vllm_csp.evaluation.datasets.annotations import Annotations, find_image
-from vllm_csp.evaluation.datasets.unpickler import read_plain_pickle
-from vllm_csp.evaluation.item import SHORT_QUESTION, DatasetError, Item, Photo, Raster
+from vllm_csp.datasets.annotations import Annotations, find_image
+from vllm_csp.datasets.item import SHORT_QUESTION, DatasetError, Item, Photo, Raster
+from vllm_csp.datasets.unpickler import read_plain_pickle
 
 Ref = dict[str, Any]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vllm_csp.evaluation.item import (
+from vllm_csp.datasets.item import (
     IGNORED,
     LONG_QUESTION,
     SHORT_QUESTION,
@@ -23,7 +23,7 @@ from vllm_csp.evaluation.item import (
     Photo,
     Raster,
 )
-from vllm_csp.evaluation.polygons import draw_polygon
+from vllm_csp.datasets.polygons import draw_polygon
 from vllm_csp.images import to_rgb
 
 SUFFIXES = (".jpg", ".jpeg", ".png")

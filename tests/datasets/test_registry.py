@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.evaluation.datasets.coco_folder import write_coco
-from vllm_csp.evaluation.datasets.registry import Format, Source, detect_format, read_photos
-from vllm_csp.evaluation.item import DatasetError
+from tests.datasets.coco_folder import write_coco
+from vllm_csp.datasets.item import DatasetError
+from vllm_csp.datasets.registry import Format, Source, detect_format, read_photos
 
 FILES = {
     Format.SCENES: ["scenes.json"],

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vllm_csp.evaluation.datasets.annotations import Annotations, find_image
-from vllm_csp.evaluation.item import IGNORED, SHORT_QUESTION, Item, Photo, Raster
+from vllm_csp.datasets.annotations import Annotations, find_image
+from vllm_csp.datasets.item import IGNORED, SHORT_QUESTION, Item, Photo, Raster
 
 
 def read_coco(

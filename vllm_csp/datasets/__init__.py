@@ -1,0 +1,1 @@
+"""Questions about photos, with what is right; a reader per format."""
