@@ -8,7 +8,8 @@
 
 Random weights, which take the same time as trained ones. `shipped`: segment-anything's own ViT code
 on the same weights, and MobileSAM's steps one by one; they run in fp32 unless cast. `int8`: ours
-with linear layers in INT8, as `sam_quantization` makes them. `way`: how a
+with linear layers in INT8, as `sam_quantization` makes them. `compiled`: ours with its blocks
+through `torch.compile`, see `benchmarks/compiled.py`. `way`: how a
 ViT's attention is computed, see `vllm_csp/sam/window_attention.py`; `unfused`: MobileSAM's without
 `vllm_csp/sam/fused_gelu.py`; `auto` is what the engine takes. Every encoder, implementation, dtype
 and setting of the allocator runs in its own process; repeats go round all of them, and the median
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.ceiling import Part, measured_rates, print_card
 from benchmarks.cells import KEEP_MEMORY, report_cell, run_cell
+from benchmarks.compiled import compile_blocks
 from benchmarks.dtype_options import add_dtypes_option
 from benchmarks.encoders import ENCODERS, build, encoder_name, exists, work
 from benchmarks.plots import plot_bars
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ALLOCATORS: dict[str, dict[str, str]] = {"kept": KEEP_MEMORY, "default": {}}
-IMPLEMENTATIONS = ["ours", "int8", "shipped"]
+IMPLEMENTATIONS = ["ours", "int8", "compiled", "shipped"]
 WAYS = ["auto", "channels", "fused", "biased", "unfused"]
 LEAST_ROUNDS, MOST_ROUNDS = 3, 5
 Cell = tuple[str, str, str, str, str]
@@ -130,6 +132,8 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
 
             for layer in use_int8(model):
                 layer.quantize()
+        elif implementation == "compiled":
+            compile_blocks(model)
         runs = [_runner(model, implementation, rows) for rows in arguments.rows]
         images = [image.to(getattr(torch, dtype)) for image in images]
         errors = [float("nan")] * len(images)

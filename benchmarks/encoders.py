@@ -32,7 +32,7 @@ def exists(encoder: str, implementation: str, way: str) -> bool:
     is_vit = kind in ("vit_h", "tiny")
     if implementation == "shipped":
         return kind != "clip" and way == "auto"
-    if implementation == "int8" and kind == "clip":
+    if implementation in ("int8", "compiled") and kind == "clip":
         return False
     return way == "auto" or (kind == "mobile_sam" if way == "unfused" else is_vit)
 

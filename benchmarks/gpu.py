@@ -117,7 +117,7 @@ def steps(tiny: bool = False) -> list[Step]:
         _step(
             "prefill",
             150,
-            *(*size, *([] if tiny else ["--hollow", "--kv-bytes", "24576"]), "--repeats", "1"),
+            *(*size, *([] if tiny else ["--hollow", "--kv-mib", "24576"]), "--repeats", "1"),
             *("--policies", "stock", "dense", "csp-65", "csp-70", "--dtype", dtype),
             *("--concurrency", *(["1"] if tiny else ["1", "16", "64"])),
             results=("prefill-float32-128.json" if tiny else "prefill-bfloat16.json",),
@@ -125,7 +125,7 @@ def steps(tiny: bool = False) -> list[Step]:
         _step(
             "waterfall",
             100,
-            *(*large, "--kv-bytes", "64" if tiny else "4096", "--rounds", "1" if tiny else "3"),
+            *(*large, "--kv-mib", "64" if tiny else "4096", "--rounds", "1" if tiny else "3"),
             *("--batches", "1", *([] if tiny else ["16"])),
             *("--max-tokens", "10", "--policies", "dense", *([] if tiny else ["csp-65"])),
         ),

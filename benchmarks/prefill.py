@@ -94,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> dict[int, float]:
         max_model_len=512,
         max_num_seqs=max(arguments.concurrency),
         max_num_batched_tokens=512 * max(arguments.concurrency),
-        kv_cache_memory_bytes=arguments.kv_bytes << 20,
+        kv_cache_memory_bytes=arguments.kv_mib << 20,
         enable_prefix_caching=False,
         limit_mm_per_prompt={"image": 1},
         disable_log_stats=True,
@@ -144,7 +144,7 @@ def _in_own_process(name: str, arguments: argparse.Namespace) -> dict[str, float
     cell = ["--cell", name, "--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
     cell += ["--rounds", str(arguments.rounds)]
     cell += ["--concurrency", *map(str, arguments.concurrency)]
-    cell += ["--kv-bytes", str(arguments.kv_bytes)]
+    cell += ["--kv-mib", str(arguments.kv_mib)]
     cell += ["--dtype", arguments.dtype, *(["--hollow"] if arguments.hollow else [])]
     without = name == "stock" and find_spec("torchvision") is None
     path = {"PYTHONPATH": str(Path(__file__).parent / "import_only")} if without else {}
@@ -220,7 +220,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repeats", type=int, default=3, help="times all cells are run")
     parser.add_argument("--rounds", type=int, default=7, help="measurements within a cell")
-    parser.add_argument("--kv-bytes", type=int, default=1024, help="KV cache in MiB.")
+    parser.add_argument("--kv-mib", type=int, default=1024, help="KV cache in MiB.")
     parser.add_argument("--hollow", action="store_true", help="Weights filled in by vLLM.")
     parser.add_argument("--cell", choices=list(POLICIES), help=argparse.SUPPRESS)
     return parser.parse_args(argv)

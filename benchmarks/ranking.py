@@ -29,13 +29,13 @@ def main() -> None:
     """Run the sweep and report."""
     from rich.console import Console
 
-    from vllm_csp.datasets.registry import Source, read_photos
+    from vllm_csp.datasets.registry import Source, read_names, read_photos
     from vllm_csp.evaluation.evaluate import Evaluation, run_evaluation
     from vllm_csp.evaluation.policy_run import read_policy_runs
 
     arguments = _arguments()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    only = arguments.only.read_text().split() if arguments.only else None
+    only = read_names(arguments.only) if arguments.only else None
     source = Source(
         arguments.data,
         split=arguments.split,

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import base64
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def measure_server(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         *("--additional-config", json.dumps({"csp": settings})),
         *([] if arguments.compiled else ["--enforce-eager"]),
         *(["--load-format", LOAD_FORMAT] if arguments.hollow else []),
-        *arguments.flags.split(),
+        *shlex.split(arguments.flags),
     ]
     if arguments.kv_bytes:
         flags += ["--kv-cache-memory-bytes", arguments.kv_bytes]

@@ -120,7 +120,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         max_num_seqs=large,
         disable_log_stats=True,
         additional_config={"csp": POLICIES[arguments.cell]},
-        **({"kv_cache_memory_bytes": arguments.kv_bytes << 20} if arguments.kv_bytes else {}),
+        **({"kv_cache_memory_bytes": arguments.kv_mib << 20} if arguments.kv_mib else {}),
         **({"load_format": LOAD_FORMAT} if arguments.hollow else {}),
     )
     on_gpu = torch.cuda.is_available()
@@ -180,7 +180,7 @@ def watch_process(watch: Stopwatch, offline: Any) -> None:
 
 
 def _passed_on(arguments: argparse.Namespace) -> list[str]:
-    names = ("max_tokens", "rounds", "kv_bytes")
+    names = ("max_tokens", "rounds", "kv_mib")
     options = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in names]
     return [*options, *model_flags(arguments), "--batches", *map(str, arguments.batches)]
 
@@ -196,7 +196,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--max-tokens", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--kv-bytes", type=int, default=1024, help="KV cache in MiB; 0: vLLM's.")
+    parser.add_argument("--kv-mib", type=int, default=1024, help="KV cache in MiB; 0: vLLM's.")
     parser.add_argument("--result", default="waterfall", help="Name of the files.")
     parser.add_argument("--cell", choices=POLICIES, help=argparse.SUPPRESS)
     add_model_options(parser)

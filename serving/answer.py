@@ -11,8 +11,8 @@ from PIL import Image
 from vllm.outputs import RequestOutput
 
 from vllm_csp.mask_calls import MaskJob
+from vllm_csp.serving.answer_masks import FORCED_TEXT, json_masks, seg_indexes
 from vllm_csp.serving.logs.note import RequestNote
-from vllm_csp.serving.mask_job import FORCED_TEXT, json_masks, seg_indexes
 from vllm_csp.serving.protocol import SegmentationOptions
 from vllm_csp.serving.shared_pixels import KeptPixels
 from vllm_csp.serving.statistics import TokenStatistics

@@ -36,7 +36,7 @@ from vllm_csp.serving.protocol import (
     SegmentationChatRequest,
     SegmentationMessage,
     SegmentationOptions,
-    decoded_image,
+    decoded_image_in,
 )
 from vllm_csp.serving.shared_pixels import SharedPixels
 from vllm_csp.serving.statistics import TokenStatistics
@@ -120,7 +120,7 @@ class SegmentationChat(OpenAIServingChat):
         """
         answer = _answer_of(request)
         try:
-            with decoded_image(request):
+            with decoded_image_in(request):
                 result = await super().render_chat_request(request)
         except Image.DecompressionBombError as error:
             # vLLM's reader lets Pillow's own limit through as a server error.

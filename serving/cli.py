@@ -162,8 +162,8 @@ def serve(
 ) -> None:
     """Run an OpenAI-compatible server with masks in its answers.
 
-    All flags of `vllm serve` are understood (see `vllm serve --help=all`), after the checkpoint; it
-    is the same as VLLM_PLUGINS=vllm_csp vllm serve CHECKPOINT [FLAGS].
+    All flags of `vllm serve` are understood (see `vllm serve --help=all`), after the checkpoint. It
+    is VLLM_PLUGINS=vllm_csp vllm serve CHECKPOINT [FLAGS] but for what docs/operations.md lists.
     """
     own = context.args
     if checkpoint.startswith("-"):  # Without a checkpoint its place is taken by the first flag.

@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge
 
 # Why a request is refused, or ended before it is answered.
 REFUSALS = (
-    *("body_too_large", "body_too_slow", "bodies_full", "queue_full"),
+    *("body_too_large", "body_too_slow", "bodies_full", "images_full", "queue_full"),
     *("draining", "engine_dead", "not_finished"),
 )
 

@@ -13,8 +13,8 @@ from vllm.engine.protocol import EngineClient
 
 from vllm_csp.images import sam_resize
 from vllm_csp.mask_calls import ImagePixels, MaskJob, WorkerReply
+from vllm_csp.serving.answer_masks import failure
 from vllm_csp.serving.engines import EngineCall, engine_calls
-from vllm_csp.serving.mask_job import failure
 from vllm_csp.serving.metrics import Metrics
 
 RELEASE_DELAY = 0.05  # seconds that a release waits for a decode call to ride on

@@ -84,7 +84,7 @@ class SegmentationChatRequest(ChatCompletionRequest):
 
 
 @contextmanager
-def decoded_image(request: ChatCompletionRequest) -> Iterator[None]:
+def decoded_image_in(request: ChatCompletionRequest) -> Iterator[None]:
     """Within it the messages have the decoded image in its address's place, if there is one.
 
     After it the request has it no more: if it is rendered again, the image is fetched again.

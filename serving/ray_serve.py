@@ -19,11 +19,12 @@ from typing import Annotated, Any, TypeAlias
 
 import httpx
 import typer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 # Five seconds are too few for a machine that starts engines. Read when Serve is imported.
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
@@ -32,7 +33,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllm_csp.serving.batch.embedded import EmbeddedServer
-from vllm_csp.serving.batch.on_ray.cluster import LOCAL, join
+from vllm_csp.serving.batch.on_ray.cluster import LOCAL, gpus_per_engine, join
 from vllm_csp.serving.front_door import front_door
 
 MODEL_HEADER = "serve_multiplexed_model_id"
@@ -43,17 +44,23 @@ SECONDS_TO_FINISH = 60
 Headers: TypeAlias = list[tuple[str, str]]
 
 
+def _read(value: object) -> object:
+    """`serve run` passes all values on as text."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 class Options(BaseModel):
     """What `serve run` takes as key=value. models: checkpoints by name, the first is the default.
 
-    flags: of `vllm serve`, for all of them. gpus: of each replica. requests_per_replica: more than
-    these on their way call for another replica. models_per_replica: engines at once; for one more,
-    that which has not been asked for longest ends.
+    flags: of `vllm serve`, for all of them. gpus: of each replica; `None` for one where the cluster
+    has any. requests_per_replica: more than these on their way call for another replica.
+    models_per_replica: engines at once; for one more, that which has not been asked for longest
+    ends.
     """
 
-    models: dict[str, str] = Field(min_length=1)
+    models: Annotated[dict[str, str], BeforeValidator(_read)] = Field(min_length=1)
     flags: str = ""
-    gpus: float = 0
+    gpus: float | None = None
     min_replicas: int = 1
     max_replicas: int = 1
     requests_per_replica: int = 16
@@ -67,9 +74,10 @@ def app(options: Options) -> Application:
 
 def application(options: Options, engine: type["Engine"]) -> Application:
     """The same with engines of another kind."""
+    gpus = gpus_per_engine(options.gpus, ray.cluster_resources())
     replicas = serve.deployment(
         name="replica",
-        ray_actor_options={"num_gpus": options.gpus} if options.gpus else {"num_cpus": 1},
+        ray_actor_options={"num_gpus": gpus} if gpus else {"num_cpus": 1},
         max_ongoing_requests=4 * options.requests_per_replica,
         autoscaling_config={
             "min_replicas": options.min_replicas,
@@ -235,21 +243,29 @@ def _refusal(status: int, message: str) -> Response:
 
 def main(
     models: Annotated[list[str], typer.Argument(help="NAME=CHECKPOINT, the default first.")],
-    host: str = "127.0.0.1",
-    port: int = 8000,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
     flags: Annotated[str, typer.Option(help="Of vllm serve, in quotes.")] = "",
-    gpus: Annotated[float, typer.Option(help="Of each replica.")] = 0,
-    min_replicas: int = 1,
-    max_replicas: int = 1,
-    requests_per_replica: int = 16,
-    models_per_replica: int = 1,
+    gpus: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of each replica. Default: 1 where the cluster has any."),
+    ] = None,
+    min_replicas: Annotated[int, typer.Option(min=0, help="Kept without load.")] = 1,
+    max_replicas: Annotated[int, typer.Option(min=1, help="Under load.")] = 1,
+    requests_per_replica: Annotated[
+        int, typer.Option(min=1, help="More than these on their way call for another replica.")
+    ] = 16,
+    models_per_replica: Annotated[
+        int,
+        typer.Option(min=1, help="Engines at once; for one more, the longest unused one ends."),
+    ] = 1,
     ray_address: Annotated[
         str, typer.Option(envvar="RAY_ADDRESS", help="local starts a cluster on this machine.")
     ] = LOCAL,
 ) -> None:
     """Serve models on Ray until Ctrl-C or SIGTERM."""
     options = Options(
-        models=dict(one.split("=", 1) for one in models),
+        models=named_checkpoints(models),
         flags=flags,
         gpus=gpus,
         min_replicas=min_replicas,
@@ -260,6 +276,15 @@ def main(
     join(ray_address, max_replicas)
     serve.start(http_options={"host": host, "port": port})
     serve.run(app(options), blocking=True)
+
+
+def named_checkpoints(models: list[str]) -> dict[str, str]:
+    """Checkpoints by name. Raises `BadParameter` for one without a name."""
+    pairs = [one.partition("=") for one in models]
+    for name, _, checkpoint in pairs:
+        if not (name and checkpoint):
+            raise typer.BadParameter(f"write NAME=CHECKPOINT, as in lisa={name or checkpoint}")
+    return {name: checkpoint for name, _, checkpoint in pairs}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from vllm_csp.mask_calls import MaskJob
 from vllm_csp.masks import MaskFormat
 from vllm_csp.readout.processor import IMAGE_KEY, REQUEST_KEY
 from vllm_csp.readout.request_keys import give_key, take_back
-from vllm_csp.serving.mask_job import FORCED_TEXT, failure, json_masks, seg_indexes
+from vllm_csp.serving.answer_masks import FORCED_TEXT, failure, json_masks, seg_indexes
 
 if TYPE_CHECKING:
     from vllm import RequestOutput

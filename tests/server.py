@@ -54,6 +54,11 @@ class Server:
         assert len(found) == len(names)
         return sum(found)
 
+    def prompt_tokens(self) -> float:
+        """Tokens of the prompts that the engine has read so far."""
+        name = "vllm:prompt_tokens_total"
+        return sum(one.value for one in samples(self.metrics()) if one.name == name)
+
     def metrics(self) -> str:
         """What `/metrics` tells."""
         with self.client() as client:

@@ -1,8 +1,8 @@
 """Lets the worker compute on all cores of a small CPU.
 
 Symptom: vLLM keeps one core of a CPU free for its scheduler, also of two; the worker then computes
-on half of them, and questions over HTTP take one and a half times as long. Can go when vLLM keeps
-cores free only where there are many.
+on half of them, and questions over HTTP take 1.6 to 1.7 times as long (benchmarks/LOG.md).
+Can go when vLLM keeps cores free only where there are many.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from vllm_csp.media.effort import CountedReader, too_laborious
+from vllm_csp.image_effort import CountedReader, too_laborious
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """Formats `decode_image` reads; Pillow's others are left out: each adds a parser to attack."""

@@ -21,9 +21,8 @@ from vllm_csp.models.projector import query_head
 from vllm_csp.models.published import ADDED_TOKENS, QUERY_CHANNELS, published_config
 from vllm_csp.sam.sam import Sam
 from vllm_csp.sam.vit_geometry import VIT_H, VitGeometry
-from vllm_csp.standin_tokenizer import write_tokenizer
+from vllm_csp.standin_tokenizer import PIECES, write_tokenizer
 
-PIECES = 32000
 ADDED_IDS = {token: PIECES + number for number, token in enumerate(ADDED_TOKENS)}
 VISION = CLIPVisionConfig(
     hidden_size=64,

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from vllm_csp.datasets.item import SHORT_QUESTION
-from vllm_csp.datasets.registry import Format, Source, read_photos
+from vllm_csp.datasets.registry import Format, Source, read_names, read_photos
 from vllm_csp.serving.client import ServerError
 from vllm_csp.serving.commands.failure import failed
 from vllm_csp.serving.commands.mode import Mode
@@ -62,7 +62,10 @@ def evaluate(
         Path | None, typer.Option(help="Folder of COCO's photos, if they are not in the data set.")
     ] = None,
     only: Annotated[
-        Path | None, typer.Option(help="Take the photos named in this file only, one a line.")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Take the photos named in this file only, one a line."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many photos, drawn.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
@@ -107,8 +110,8 @@ def evaluate(
     from vllm_csp.evaluation.evaluate import Evaluation, run_evaluation
     from vllm_csp.evaluation.policy_run import read_policy_runs
 
-    names = [one.strip() for one in only.read_text().splitlines()] if only else None
     try:
+        names = read_names(only) if only else None
         source = Source(
             data, data_format, split or None, images, question, least_share, names, limit, seed
         )

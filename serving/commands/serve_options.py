@@ -41,7 +41,9 @@ Policy = Annotated[
 Preset = Annotated[
     str,
     typer.Option(
-        rich_help_panel=SERVER, help="Preset of policy csp: 65 or 70 (percent of tokens left out)."
+        rich_help_panel=SERVER,
+        help="Preset of policy csp: 65 or 70, the percentage of image tokens that it leaves out, "
+        "of those of all layers together.",
     ),
 ]
 SamImageSize = Annotated[
@@ -114,14 +116,16 @@ def policy_flags(policy: str, preset: str, **settings: Any) -> list[str]:
     return ["--additional-config", json.dumps({"csp": section})] if section else []
 
 
-def require_one_source(own: Sequence[str], given: Sequence[str]) -> None:
-    """Raise `ValueError` if settings come as flags and as `--additional-config`, too.
+def require_one_source(settings: Sequence[str], flags: Sequence[str]) -> None:
+    """Raise `ValueError` if settings come as options and in the flags of `vllm serve`, too.
 
-    vLLM would take the last and forget the other.
+    vLLM would take the last `--additional-config` and forget the other.
     """
-    if own and any(one.startswith("--additional-config") for one in given):
+    given = [one.replace("_", "-") for one in flags]
+    if settings and any(one.startswith("--additional-config") for one in given):
         raise ValueError(
-            f"give all settings as flags, or all with --additional-config; the flags mean {own[1]}"
+            "give all settings as flags, or all with --additional-config; the flags mean "
+            f"{settings[1]}"
         )
 
 

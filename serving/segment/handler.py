@@ -31,7 +31,7 @@ from vllm_csp.serving.segment.response import (
 
 logger = init_logger(__name__)
 
-Answer: TypeAlias = ChatCompletionResponse | ErrorResponse
+ChatReply: TypeAlias = ChatCompletionResponse | ErrorResponse
 
 
 class SegmentHandler:
@@ -43,7 +43,7 @@ class SegmentHandler:
     async def segment(
         self, request: SegmentRequest, raw_request: Request
     ) -> SegmentResponse | ErrorResponse:
-        """Answer a call; an error only if no question at all could be answered.
+        """ChatReply a call; an error only if no question at all could be answered.
 
         Raises `VLLMValidationError` (400) for too many questions and for an image that is none.
         """
@@ -71,7 +71,7 @@ class SegmentHandler:
 
     async def _ask(
         self, request: SegmentRequest, question: str, image: NamedImage, raw_request: Request
-    ) -> Answer:
+    ) -> ChatReply:
         try:
             chat_request = request.chat_request(question, image)
             del image
@@ -96,7 +96,7 @@ def _numbered(raw_request: Request, call_id: str, number: int) -> Request:
 
 
 def _response(
-    call_id: str, request: SegmentRequest, size: ImageSize, answers: list[Answer]
+    call_id: str, request: SegmentRequest, size: ImageSize, answers: list[ChatReply]
 ) -> SegmentResponse | ErrorResponse:
     answered = [answer for answer in answers if isinstance(answer, ChatCompletionResponse)]
     if not answered:
@@ -121,7 +121,7 @@ def _response(
     )
 
 
-def _result(question: str, answer: Answer) -> SegmentResult:
+def _result(question: str, answer: ChatReply) -> SegmentResult:
     if isinstance(answer, ErrorResponse):
         error = answer.error
         return SegmentResult(

@@ -72,6 +72,13 @@ def test_texts_in_windows_code_page_are_read(tmp_path: Path) -> None:
     assert "café\u0160 door" in only_item(tmp_path).question
 
 
+def test_bytes_that_are_no_text_are_an_error_with_the_files_name(tmp_path: Path) -> None:
+    write(tmp_path, "a", text=["x"], is_sentence=False)
+    (tmp_path / "a.json").write_bytes(b'{"text": ["\x81"')
+    with pytest.raises(DatasetError, match=r"a\.json is no JSON"):
+        only_item(tmp_path)
+
+
 def test_splits_are_folders(tmp_path: Path) -> None:
     write(tmp_path / "val", "a", text=["x"], is_sentence=False)
     assert len(read_reasonseg(tmp_path, "val")) == 1

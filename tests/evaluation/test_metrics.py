@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,29 +63,6 @@ def test_nothing_wanted_and_nothing_given_is_perfect_but_adds_nothing_to_ciou() 
     assert scores.kinds["absent"].giou == pytest.approx(1, abs=2e-5)
     assert scores.total.giou == pytest.approx((1 + 0.25) / 2, abs=2e-5)
     assert scores.total.ciou == pytest.approx(0.25)
-
-
-def test_merging_parts_in_any_order_is_scoring_the_whole() -> None:
-    draws = random.Random(1)
-    rows = [
-        (draws.choice("abc"), Overlap(draws.randrange(50), 50 + draws.randrange(50)))
-        for _ in range(60)
-    ]
-    whole = Scores()
-    for kind, overlap in rows:
-        whole.add(kind, [overlap])
-    draws.shuffle(rows)
-    merged = Scores()
-    for start in range(0, len(rows), 7):
-        part = Scores()
-        for kind, overlap in rows[start : start + 7]:
-            part.add(kind, [overlap])
-        merged.merge(part)
-    assert merged.total.ciou == whole.total.ciou
-    assert merged.total.giou == pytest.approx(whole.total.giou)
-    assert {kind: tally.count for kind, tally in merged.kinds.items()} == {
-        kind: tally.count for kind, tally in whole.kinds.items()
-    }
 
 
 def test_a_mask_of_another_size_is_refused() -> None:

@@ -49,7 +49,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
                 "prompt_lookup_max": 3,
             }
         },
-        "speculative decoding needs sequence lengths that stages compute without it",
+        "one row per request and step",
         "leave --speculative-config out",
     ),
     "own-scheduler": (
@@ -75,11 +75,17 @@ def test_refused(
     assert fix in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["hybrid-manager-off", "own-scheduler", "speculative"])
+@pytest.mark.parametrize("name", ["hybrid-manager-off", "own-scheduler"])
 def test_dense_runs_with_it(folder: Callable[[int], Path], name: str) -> None:
     """The refusal is about stages."""
     config = engine_config(folder(8), {"policy": "dense"}, **REFUSED[name][0])
     assert config.model_config.max_model_len == 1024
+
+
+def test_no_policy_runs_with_speculative_decoding(folder: Callable[[int], Path]) -> None:
+    flags, reason, _ = REFUSED["speculative"]
+    with pytest.raises(ValueError, match=reason):
+        engine_config(folder(8), {"policy": "dense"}, **flags)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.overlap import iou
+from vllm_csp.evaluation.outcome import same_text
 from vllm_csp.masks import encode_mask
 from vllm_csp.mini import MINI
 from vllm_csp.scenes import SceneQuestion, SceneSample, make_sample
@@ -65,8 +66,3 @@ def test_answers_have_lisas_form_and_as_many_masks_as_targets(
     for question, answer in answered:
         if same_text(answer.text, question.answer):
             assert len(answer.masks) == len(question.masks)
-
-
-def same_text(text: str, expected: str) -> bool:
-    """Whether two texts differ in spaces only: an added token, such as [SEG], has one behind it."""
-    return text.replace(" ", "") == expected.replace(" ", "")

@@ -54,7 +54,7 @@ def cosines(ours: Floats, reference: Floats) -> Floats:
 
 
 @each_recording()
-def test_prompt_ids(run: Run, recording: Recording) -> None:
+def test_prompts_have_the_recorded_ids(run: Run, recording: Recording) -> None:
     image_token = run.engine.llm.get_tokenizer().image_token_id
     expected: list[int] = []
     for token in recording.prompt_ids():
@@ -63,7 +63,7 @@ def test_prompt_ids(run: Run, recording: Recording) -> None:
 
 
 @generated
-def test_clip_pixels(run: Run, recording: Recording) -> None:
+def test_clip_pixels_are_the_recorded_ones(run: Run, recording: Recording) -> None:
     pixels = run.note(recording, "clip_pixels")
     row = recording.array(run.precision, "clip_pixels_c0_row0_16")
     assert_rows(pixels[0, 0, 0, :16], row, 1e-5, scale=1.0)
@@ -71,7 +71,7 @@ def test_clip_pixels(run: Run, recording: Recording) -> None:
 
 
 @generated
-def test_sam_pixels(run: Run, recording: Recording) -> None:
+def test_sam_pixels_are_the_recorded_ones(run: Run, recording: Recording) -> None:
     pixels = run.note(recording, "sam_pixels")
     row = recording.array(run.precision, "sam_pixels_c0_row0_16")
     assert_rows(pixels[0, 0, 0, :16], row, 1e-5, scale=1.0)
@@ -79,7 +79,7 @@ def test_sam_pixels(run: Run, recording: Recording) -> None:
 
 
 @each_recording()
-def test_image_rows(run: Run, recording: Recording) -> None:
+def test_image_rows_are_the_recorded_ones(run: Run, recording: Recording) -> None:
     """CLIP and projector, as the language model gets them: at the image's place in the prompt."""
     start = recording.image_position
     rows = run.note(recording, "hidden_0")[start : start + IMAGE_ROWS]
@@ -91,7 +91,7 @@ def test_image_rows(run: Run, recording: Recording) -> None:
 
 
 @each_recording()
-def test_sam_embedding(run: Run, recording: Recording) -> None:
+def test_sam_embeddings_are_the_recorded_ones(run: Run, recording: Recording) -> None:
     embedding = run.note(recording, "sam_embedding")
     sums = recording.numbers[run.precision]["sam_image_embedding"]
     assert_sums(embedding, sums, SUMS[run.precision])
@@ -105,24 +105,26 @@ def test_sam_embedding(run: Run, recording: Recording) -> None:
 
 @pytest.mark.parametrize("depth", ["hidden_0", "hidden_4", "hidden_8"])
 @each_recording(lambda one: one.generated and one.case["id"] in ("d01", "d04"))
-def test_residual_stream(run_fp32: Run, recording: Recording, depth: str) -> None:
+def test_the_residual_stream_is_the_recorded_one(
+    run_fp32: Run, recording: Recording, depth: str
+) -> None:
     """Every row that was fed, prompt and answer: inputs, after four layers, after all eight."""
     expected = recording.array("fp32", depth)
     assert_rows(run_fp32.note(recording, depth), expected, FP32, scale=float(expected.std()))
 
 
 @generated
-def test_generated_ids(run: Run, recording: Recording) -> None:
+def test_answers_have_the_recorded_ids(run: Run, recording: Recording) -> None:
     assert run.answer(recording).token_ids == recording.generated_ids(run.precision)
 
 
 @each_recording()
-def test_text(run: Run, recording: Recording) -> None:
+def test_texts_are_the_recorded_ones(run: Run, recording: Recording) -> None:
     assert " ".join(run.answer(recording).text.split()) == recording.text(run.precision)
 
 
 @with_masks
-def test_readout_hidden(run: Run, recording: Recording) -> None:
+def test_readout_rows_are_the_recorded_ones(run: Run, recording: Recording) -> None:
     """The final-norm row that predicted [SEG]."""
     hidden = run.seg_note(recording, "readout_hidden")
     expected = recording.seg_array(run.precision, "seg_hidden")
@@ -132,7 +134,7 @@ def test_readout_hidden(run: Run, recording: Recording) -> None:
 
 
 @with_masks
-def test_mask_queries(run: Run, recording: Recording) -> None:
+def test_mask_queries_are_the_recorded_ones(run: Run, recording: Recording) -> None:
     """`text_hidden_fcs` of that row."""
     queries = run.seg_note(recording, "readout_embeddings")
     expected = recording.seg_array(run.precision, "seg_embeddings")
@@ -142,7 +144,7 @@ def test_mask_queries(run: Run, recording: Recording) -> None:
 
 
 @with_masks
-def test_low_res_logits(run: Run, recording: Recording) -> None:
+def test_mask_logits_are_the_recorded_ones(run: Run, recording: Recording) -> None:
     """Of what masks are made of; the engine leaves out those of the padding."""
     height, width = (
         rows_seen(side, 256, 1024) for side in sam_input_size(recording.image().size[::-1])
@@ -159,7 +161,7 @@ def test_low_res_logits(run: Run, recording: Recording) -> None:
 
 
 @each_recording()
-def test_masks(run: Run, recording: Recording) -> None:
+def test_masks_are_the_recorded_ones(run: Run, recording: Recording) -> None:
     """One per [SEG] of the answer; where the prompt holds one too, LISA counts it, we do not."""
     masks, expected = run.answer(recording).masks, recording.masks(run.precision)
     assert len(masks) == len(expected)

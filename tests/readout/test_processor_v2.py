@@ -98,6 +98,30 @@ def test_it_forgets_the_rows_of_an_unfinished_prefill(runner_v2: Worker, slots: 
     assert runner_v2.values("b", [30, 31]) == [5.0, 6.0]
 
 
+def test_it_forgets_the_rows_of_an_unfinished_resumption(runner_v2: Worker, slots: SlotsV2) -> None:
+    """The answer's beginning is prefilled again, and a chunk may end in the midst of it."""
+    slots.admit(runner_v2.processor, 0, "a", done=0)
+    for index, fed in enumerate([7, 20, 21]):
+        runner_v2.step([float(index)], layout([0], [fed], [index]))
+    slots.admit(runner_v2.processor, 4, "a", done=3)
+    for unfinished in (-4, 0, 1):
+        runner_v2.step([9.0], layout([4], [20], [unfinished]))
+    runner_v2.step([3.0], layout([4], [22], [3]))
+    runner_v2.step([4.0], layout([4], [23], [4]))
+    assert runner_v2.values("a", [20, 21, 22, 23, 24]) == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_request_whose_rows_are_gone_has_no_masks_of_later_ones(
+    runner_v2: Worker, slots: SlotsV2
+) -> None:
+    slots.admit(runner_v2.processor, 0, "a", done=0)
+    runner_v2.step([0.0], layout([0], [7], [0]))
+    runner_v2.recorder.store.release("a")
+    slots.admit(runner_v2.processor, 4, "a", done=1)
+    runner_v2.step([1.0], layout([4], [20], [1]))
+    assert runner_v2.values("a", [20]) is None
+
+
 def test_it_tells_choices_apart_by_the_tokens_fed(runner_v2: Worker, slots: SlotsV2) -> None:
     slots.admit(runner_v2.processor, 0, "a", done=0)
     slots.admit(runner_v2.processor, 1, "a", done=0)

@@ -153,6 +153,30 @@ def test_choices_that_come_back_together_have_a_stream_each(store: ReadoutStore)
     assert store.open("request", "image", 3, owner=object()) is streams[0], "preempted again"
 
 
+def test_a_sequence_that_leaves_again_before_it_has_a_row_keeps_its_stream(
+    store: ReadoutStore,
+) -> None:
+    stream = store.open("request", "image", owner=object())
+    step(store, {1.0: (stream, 7)})
+    for _ in range(3):
+        assert store.open("request", "image", 1, owner=object()) is stream
+
+
+def test_a_sequence_alone_may_have_a_row_that_was_taken_back(store: ReadoutStore) -> None:
+    stream = store.open("request", "image", owner=object())
+    step(store, {1.0: (stream, 7)})
+    step(store, {2.0: (stream, 20)})
+    assert store.open("request", "image", 1, owner=object()) is stream
+
+
+def test_rows_that_are_gone_are_not_replaced_by_later_ones(store: ReadoutStore, pins: Pins) -> None:
+    assert store.open("request", "image", 3, owner=object()) is None
+    stream = store.open("request", "image", owner=object())
+    step(store, {1.0: (stream, 7)})
+    assert store.open("request", "image", 2, owner=object()) is None
+    assert (len(store), pins["image"]) == (1, 1)
+
+
 def test_an_engine_that_has_another_choice_has_no_queries(store: ReadoutStore) -> None:
     """Choices of a request may run on several engines; each holds one stream of its key."""
     stream = store.open("request", "image")
@@ -216,6 +240,22 @@ def test_a_long_answer_does_not_expire(store: ReadoutStore, clock: list[float]) 
     found = queries(store, "long", list(range(1, 11)), [0, 9])
     assert found is not None
     assert found[:, 0].tolist() == [0.0, 9.0]
+
+
+def test_a_choice_that_has_ended_waits_for_the_others(
+    store: ReadoutStore, pins: Pins, clock: list[float]
+) -> None:
+    short, long = (store.open("request", "image", owner=object()) for _ in range(2))
+    step(store, {0.0: (short, 7), 1.0: (long, 7)})
+    for number in range(2, 6):
+        clock[0] += 50.0
+        step(store, {float(number): (long, number)})
+        store.open("other", "image")
+        store.release("other")
+    assert queries(store, "request", [100], [0]) is not None
+    clock[0] += 61.0
+    store.open("new", "image")
+    assert (len(store), pins["image"]) == (1, 1)
 
 
 def test_the_number_of_streams_is_bounded(store: ReadoutStore, pins: Pins) -> None:

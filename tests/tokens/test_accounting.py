@@ -18,7 +18,6 @@ from vllm_csp.tokens.accounting import (
     kv_slots,
     layer_flops,
     prefill_flops,
-    request_cost,
 )
 
 LLAMA_7B = DecoderShape(4096, 11008, 32, 32, 128)
@@ -88,18 +87,6 @@ def test_csp_holds_less_than_055_of_the_dense_blocks() -> None:
     assert kv_slots(csp, 320) == (128, 320, 80)
     assert kv_blocks(csp, 320, 16) == (8, 20, 5, 5)
     assert kv_ratio(csp, 320, 16) == pytest.approx(304 / 640)
-
-
-def test_request_cost_gathers_all_of_it() -> None:
-    csp = policy("csp", 32)
-    cost = request_cost(csp, LLAMA_7B, 64, 16)
-    assert cost.kept_per_stage == (64, 256, 16)
-    assert cost.image_token_layers == 8 * 64 + 8 * 256 + 16 * 16
-    assert cost.mean_visual_tokens_per_layer == 88
-    assert cost.flops == prefill_flops(csp, LLAMA_7B, 64)
-    assert (cost.kv_blocks, cost.kv_slots) == ((8, 20, 5, 5), (128, 320, 80))
-    assert cost.flops_ratio == flops_ratio(csp, LLAMA_7B, 64)
-    assert cost.kv_ratio == kv_ratio(csp, 320, 16)
 
 
 LENGTHS = [(8, 8, 16), (2, 13, 17), (2, 30), (4, 5), (4, 6), (2, 3, 2), (3, 4, 4), (5, 7, 20)]

@@ -70,16 +70,20 @@ def _items(image: Path, labels: Path) -> list[Item]:
 
 def read_labelme(file: Path) -> dict[str, Any]:
     """The JSON of a labelme file; some of ReasonSeg's are in Windows' code page."""
-    data = file.read_bytes()
     try:
-        content = json.loads(data.decode("utf-8"))
-    except UnicodeDecodeError:
-        content = json.loads(data.decode("cp1252"))
-    except json.JSONDecodeError as error:
+        content = json.loads(_text(file.read_bytes()))
+    except ValueError as error:  # of JSON, or bytes that are no text
         raise DatasetError(f"{file} is no JSON: {error}") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{file} holds no JSON object")
     return content
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252")
 
 
 def _rasters(shapes: Sequence[dict[str, Any]], image: Path) -> list[Raster]:

@@ -64,6 +64,11 @@ def read_photos(source: Source) -> list[Photo]:
     return photos
 
 
+def read_names(file: Path) -> list[str]:
+    """Names or stems of photos, one a line."""
+    return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+
+
 def detect_format(source: Source) -> Format:
     """The format of the folder. Raises `DatasetError` when it looks like none."""
     folder = source.folder

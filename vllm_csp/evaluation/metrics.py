@@ -63,13 +63,6 @@ class Tally:
         self.intersection += overlap.intersection
         self.union += overlap.union
 
-    def merge(self, other: Tally) -> None:
-        """Count all masks of another tally."""
-        self.count += other.count
-        self.iou_sum += other.iou_sum
-        self.intersection += other.intersection
-        self.union += other.union
-
     @property
     def giou(self) -> float:
         """Mean IoU over masks; LISA's epsilon makes a single perfect mask 0.99999."""
@@ -93,9 +86,3 @@ class Scores:
         for overlap in overlaps:
             self.total.add(overlap)
             self.kinds.setdefault(kind, Tally()).add(overlap)
-
-    def merge(self, other: Scores) -> None:
-        """Count all masks of other scores, for instance of another part of the data."""
-        self.total.merge(other.total)
-        for kind, tally in other.kinds.items():
-            self.kinds.setdefault(kind, Tally()).merge(tally)

@@ -97,7 +97,7 @@ def staged_backend(base: type[AttentionBackend]) -> type[AttentionBackend]:
 
 
 def _host_seq_lens(common: CommonAttentionMetadata) -> torch.Tensor:
-    """Exact without speculative decoding, which staged schedules refuse."""
+    """Exact without speculative decoding, which is refused."""
     bound = common.seq_lens_cpu_upper_bound
     assert bound is not None
     return bound[: common.num_reqs]

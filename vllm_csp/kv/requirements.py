@@ -73,8 +73,6 @@ def _refuse_unsupported(vllm_config: VllmConfig) -> None:
         "stages; set it to 1": parallel.decode_context_parallel_size > 1,
         "--prefill-context-parallel-size splits a prompt over ranks, and a stage needs it whole; "
         "set it to 1": parallel.prefill_context_parallel_size > 1,
-        "speculative decoding needs sequence lengths that stages compute without it; leave "
-        "--speculative-config out": vllm_config.speculative_config is not None,
         "--scheduler-cls must be left out: stages bring their own scheduler": (
             scheduler.scheduler_cls not in (None, SCHEDULER)
         ),

@@ -43,9 +43,9 @@ class LisaEngineHook(VerifyAndUpdateConfig):
 
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
-        """Install what carries masks out of the worker.
+        """Set the flags that LISA needs, and refuse those that it cannot run with.
 
-        Raises `ValueError` with the reason and the fix for flags that cannot work.
+        Raises `ValueError` with the reason and the fix.
         """
         if current_platform.is_cpu():
             use_all_of_few_cores()
@@ -56,6 +56,11 @@ class LisaEngineHook(VerifyAndUpdateConfig):
         else:
             require_staging(vllm_config, schedule)
         require_encoder(vllm_config)
+        if vllm_config.speculative_config is not None:
+            raise ValueError(
+                "Mask queries are read from one row per request and step: leave "
+                "--speculative-config out."
+            )
         settings = CspConfig.from_additional_config(vllm_config.additional_config)
         vllm_config.model_config.hf_config.sam_image_size = settings.sam_image_size
         parallel = vllm_config.parallel_config

@@ -30,7 +30,15 @@ from vllm.multimodal.processing import (
     PromptUpdate,
 )
 
-from vllm_csp.images import MAX_PIXELS, ImageError, clip_crop, image_key, sam_resize, to_rgb
+from vllm_csp.images import (
+    MAX_PIXELS,
+    SAM_IMAGE_SIZE,
+    ImageError,
+    clip_crop,
+    image_key,
+    sam_resize,
+    to_rgb,
+)
 from vllm_csp.models.config import LisaConfig
 
 
@@ -111,8 +119,8 @@ class LisaDummyInputs(BaseDummyInputsBuilder[LisaProcessingInfo]):
         mm_options: Mapping[str, MultiModalDummyOptions],
     ) -> dict[str, Any]:
         """Square images, which fill SAM's input."""
-        count = mm_counts.get("image", 0)
-        return {"image": self._get_dummy_images(width=1024, height=1024, num_images=count)}
+        count, side = mm_counts.get("image", 0), SAM_IMAGE_SIZE
+        return {"image": self._get_dummy_images(width=side, height=side, num_images=count)}
 
 
 class LisaProcessor(BaseMultiModalProcessor[LisaProcessingInfo]):

@@ -1,7 +1,8 @@
 """Records mask queries at the one place both model runners offer to plugins: logits processors.
 
 It changes no logits. Runner V1 (CPU) and V2 (CUDA) have different interfaces; one class has both,
-because the engine flag that names it is set before the runner is chosen.
+because the engine flag that names it is set before the runner is chosen. On runner V1 it also keeps
+the `BatchTracker` of staged policies current; on V2 `kv/model_state.py` does.
 """
 
 from __future__ import annotations
@@ -129,16 +130,20 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
         return logits
 
     def _output_index(self, row: int, slot: int, ctx: LogitsContext | None) -> int:
-        """Which output token the row predicts.
+        """Which output token the row predicts, or -1.
 
-        The row of an unfinished prefill is sampled and thrown away; V2 gives it a negative index,
-        V1 that of the first token, which the next chunk's row then replaces.
+        The row of an unfinished prefill is sampled and thrown away; after a preemption the prefill
+        has the answer's beginning in it. V2 gives such a row -1, V1 the index of the token that the
+        last chunk predicts, whose row then replaces it.
         """
+        states = self._request_states
         if ctx is None:
             return len(self._outputs[slot][1]) if slot in self._outputs else 0
-        assert self._request_states is not None
+        assert states is not None
         visible = int(ctx.seq_lens_upper_bound_np[row])
-        return visible - int(self._request_states.prompt_len.np[slot])
+        if visible < int(states.prefill_len.np[slot]):
+            return -1
+        return visible - int(states.prompt_len.np[slot])
 
     def _fed(self, index: int) -> int:
         prompt_ids, output_ids = self._outputs[index]
@@ -149,9 +154,11 @@ class ReadoutProcessor(LogitsProcessorV1, LogitsProcessorV2):
         args = params.extra_args or {}
         if REQUEST_KEY in args:
             # V1 keeps a request's parameters as one object, also while it is out of the batch.
-            self._streams[slot] = self._recorder.store.open(
+            stream = self._recorder.store.open(
                 args[REQUEST_KEY], args.get(IMAGE_KEY, ""), num_output, owner=params
             )
+            if stream is not None:
+                self._streams[slot] = stream
 
 
 def _move(table: dict[int, Any], source: int, target: int, *, swap: bool) -> None:

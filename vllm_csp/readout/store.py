@@ -88,22 +88,19 @@ class ReadoutStore:
 
     def open(
         self, key: str, image_key: str, num_output_tokens: int = 0, owner: object = None
-    ) -> Stream:
+    ) -> Stream | None:
         """A stream for a sequence that enters the batch.
 
-        A sequence that comes back goes on with its own stream. One whose `owner` is not known any
-        more but that has output goes on with a stream of its key that has as many rows, each with
-        another: they come back in the order in which they came first.
+        A sequence that comes back goes on with its own stream. None if it has output whose rows are
+        gone: rows from here on would stand for other tokens than theirs.
         """
         self._expire()
         streams = self._by_key.get(key, [])
         for stream in streams:
             if owner is not None and stream.owner is owner:
                 return stream
-        for stream in streams if num_output_tokens else ():
-            if len(stream.rows) == num_output_tokens and not stream.resumed:
-                stream.owner, stream.resumed = owner, True
-                return stream
+        if num_output_tokens:
+            return _taken_up(streams, num_output_tokens, owner)
         stream = Stream(key, image_key, owner, touched=time.monotonic())
         self._streams[id(stream)] = stream
         self._by_key.setdefault(key, []).append(stream)
@@ -151,7 +148,31 @@ class ReadoutStore:
         """Drop what nobody came for; the order of `_streams` is by last token."""
         horizon = time.monotonic() - self._max_age
         while self._streams:
-            oldest = next(iter(self._streams.values()))
-            if oldest.touched > horizon and len(self._streams) < self._max_streams:
-                return
+            number, oldest = next(iter(self._streams.items()))
+            if len(self._streams) < self._max_streams:
+                if oldest.touched > horizon:
+                    return
+                # A choice that has ended waits for those of its request that go on.
+                oldest.touched = max(one.touched for one in self._by_key[oldest.key])
+                if oldest.touched > horizon:
+                    self._streams.move_to_end(number)
+                    continue
             self.release(oldest.key)
+
+
+def _taken_up(streams: Sequence[Stream], num_output_tokens: int, owner: object) -> Stream | None:
+    """Of a request's streams that of a sequence which comes back with another `owner`, if any.
+
+    With several choices those with as many rows, in the order in which they came first; each once,
+    unless it has left again without a row. A sequence alone may have a row more, of a token that
+    was taken back.
+    """
+    if len(streams) == 1:
+        fitting = [one for one in streams if len(one.rows) >= num_output_tokens]
+    else:
+        fitting = [one for one in streams if len(one.rows) == num_output_tokens]
+    if not fitting:
+        return None
+    chosen = min(fitting, key=lambda one: one.resumed)
+    chosen.owner, chosen.resumed = owner, True
+    return chosen

@@ -134,34 +134,3 @@ def kv_ratio(schedule: Schedule, num_tokens: int, block_size: int) -> float:
     size = kv_group_size(tuple(stage.num_layers for stage in schedule.stages))
     dense = -(-num_tokens // block_size) * schedule.num_layers
     return sum(kv_blocks(schedule, num_tokens, block_size)) * size / dense
-
-
-@dataclass(frozen=True)
-class RequestCost:
-    """Everything about one request: ``text_tokens`` rows beside the image."""
-
-    kept_per_stage: tuple[int, ...]
-    image_token_layers: int
-    mean_visual_tokens_per_layer: float
-    flops: Flops
-    flops_ratio: float
-    kv_slots: tuple[int, ...]
-    kv_blocks: tuple[int, ...]
-    kv_ratio: float
-
-
-def request_cost(
-    schedule: Schedule, shape: DecoderShape, text_tokens: int, block_size: int
-) -> RequestCost:
-    """The cost of a prompt of one image and ``text_tokens`` other rows, at the end of prefill."""
-    tokens = schedule.num_image_tokens + text_tokens
-    return RequestCost(
-        kept_per_stage=schedule.kept_per_stage,
-        image_token_layers=schedule.image_token_layers,
-        mean_visual_tokens_per_layer=schedule.mean_visual_tokens_per_layer,
-        flops=prefill_flops(schedule, shape, text_tokens),
-        flops_ratio=flops_ratio(schedule, shape, text_tokens),
-        kv_slots=kv_slots(schedule, tokens),
-        kv_blocks=kv_blocks(schedule, tokens, block_size),
-        kv_ratio=kv_ratio(schedule, tokens, block_size),
-    )

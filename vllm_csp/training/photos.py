@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vllm_csp.datasets import item
 from vllm_csp.datasets.annotations import Annotations
 from vllm_csp.datasets.coco import read_coco
 from vllm_csp.datasets.semantic import class_names, read_semantic
-from vllm_csp.evaluation import item
 from vllm_csp.training.questions import Mask
 
 MIN_AREA = 0.001

@@ -65,6 +65,13 @@ def _loopback() -> Iterator[None]:
         services.resolve_ip_for_localhost = reachable
 
 
+def gpus_per_engine(asked: float | None, resources: dict[str, float]) -> float:
+    """What each engine reserves: as asked, or, for `None`, one where the cluster has any."""
+    if asked is not None:
+        return asked
+    return 1 if resources.get("GPU") else 0
+
+
 @dataclass
 class Cluster:
     """Use as a context manager.
@@ -80,7 +87,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         if find_spec("ray") is None:
-            raise UsageError("--ray needs Ray: pip install 'ray[data,serve]'")
+            raise UsageError("--ray needs Ray: pip install 'ray[data,serve]>=2.60,<2.64'")
         try:
             join(self.address, self.num_workers)
         except ConnectionError as error:
@@ -128,8 +135,7 @@ class Cluster:
 
     def _plan(self, resources: dict[str, float]) -> None:
         gpus = resources.get("GPU", 0)
-        if self.gpus is None:
-            self.gpus = 1 if gpus else 0
+        self.gpus = gpus_per_engine(self.gpus, resources)
         if self.num_workers == 0:
             self.num_workers = max(1, int(gpus / self.gpus)) if self.gpus else 1
         if self.address != LOCAL:

@@ -1,4 +1,4 @@
-"""A decoded image is held until it is rendered, not until it is answered."""
+"""With room for one image only, it is let go of when it is rendered, before it is answered."""
 
 from __future__ import annotations
 

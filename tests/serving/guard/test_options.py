@@ -54,6 +54,7 @@ def test_without_any_the_defaults_hold(started: list[list[str]]) -> None:
         ("--log-format", "xml"),
         ("--max-body-mb", "1", "--additional-config", "{}"),
         ("--policy", "csp", "--additional-config={}"),
+        ("--policy", "csp", "--additional_config", "{}"),
     ],
 )
 def test_wrong_ones_are_refused_before_anything_starts(

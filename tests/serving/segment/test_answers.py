@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -157,18 +158,24 @@ def test_if_all_questions_fail_the_call_does(server: Server, new_picture: str) -
     assert "maximum context length" in reply.json()["error"]["message"]
 
 
+def has_read_prompts(server: Server, before: float) -> bool:
+    """Whether the engine has read more tokens of prompts than these."""
+    return server.prompt_tokens() > before
+
+
 @pytest.mark.parametrize("mode", ["force", "generate"])
 def test_who_goes_away_leaves_nothing(server: Server, new_picture: str, mode: str) -> None:
     wait_until(lambda: idle(server), SECONDS, "earlier requests have gone")
     questions = [f"Please segment thing {i}." for i in range(32)]
     request = {"image": new_picture, "questions": questions, "mode": mode}
     for moment in ("sent", "running"):
+        before = server.prompt_tokens()
         caller = Caller(server, request, path="/v1/segment")
         caller.send()
-        if moment == "running" and mode == "generate":
-            wait_until(lambda: server.running() > 0, SECONDS, "questions run")
-        elif moment == "running":
-            time.sleep(0.2)  # A forced answer is too short to be caught at it.
+        if moment == "running":
+            # What runs is gone before one has looked twice; what has begun stays counted.
+            begun = partial(has_read_prompts, server, before)
+            wait_until(begun, SECONDS, "questions have begun")
         caller.hang_up()
         wait_until(lambda: idle(server), SECONDS, "nothing runs and nothing is held")
     assert len(segmented(server, image=new_picture, questions=["What?"])["results"]) == 1

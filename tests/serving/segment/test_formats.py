@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from label_studio_converter import brush
-from PIL import Image
 from pycocotools.coco import COCO
 
 from tests.serving.segment.answers import HEIGHT, WIDTH, Pixels, answer_with, made_masks
@@ -34,15 +33,14 @@ def same(found: Pixels, expected: list[Pixels]) -> bool:
     return np.array_equal(found, np.stack(expected))
 
 
-def test_numpy(answer: SegmentResponse) -> None:
+def test_numpy_arrays_are_the_masks(answer: SegmentResponse) -> None:
     assert answer.to_numpy().dtype == bool
     assert same(answer.to_numpy(), made_masks())
     assert same(answer.results[0].to_numpy(), made_masks()[:1])
     assert answer_with([]).to_numpy().shape == (0, HEIGHT, WIDTH)
 
 
-def test_overlay(answer: SegmentResponse) -> None:
-    """Pixels in no mask stay, the others change."""
+def test_overlay_changes_the_pixels_of_masks_only(answer: SegmentResponse) -> None:
     photo = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     few = answer.results[0]
     drawn = few.overlay(photo)
@@ -50,16 +48,14 @@ def test_overlay(answer: SegmentResponse) -> None:
     changed = (np.asarray(drawn) != 90).any(axis=2)
     mask = np.kron(made_masks()[0], np.ones((scale, scale), bool))
     assert changed[mask].mean() > 0.99
-    outline = np.asarray(Image.fromarray(mask).resize((WIDTH, HEIGHT)))
-    assert changed[~mask].mean() < 0.1 and outline.any()
+    assert 0 < changed[~mask].mean() < 0.1  # an outline
     with pytest.raises(ValueError, match="53 x 37 pixels, this one has 10 x 10"):
         answer.overlay(np.zeros((10, 10, 3), np.uint8))
     with pytest.raises(ValueError, match="give the image itself"):
         answer.overlay("https://example.org/a.png")
 
 
-def test_coco(answer: SegmentResponse, tmp_path: Path) -> None:
-    """A data set of them is what pycocotools reads."""
+def test_pycocotools_reads_the_annotations(answer: SegmentResponse, tmp_path: Path) -> None:
     annotations = answer.to_coco(image_id=7, first_id=100)
     dataset = {
         "images": [{"id": 7, "width": WIDTH, "height": HEIGHT, "file_name": "a.png"}],
@@ -80,7 +76,7 @@ def test_coco(answer: SegmentResponse, tmp_path: Path) -> None:
     assert [one["category_id"] for one in answer.to_coco(7, ids)] == [40, 41, 42, 43, 43]
 
 
-def test_supervision(answer: SegmentResponse) -> None:
+def test_supervision_has_masks_classes_and_boxes(answer: SegmentResponse) -> None:
     detections = answer.to_supervision()
     assert same(detections.mask, made_masks())
     assert list(detections.data["class_name"]) == [f"thing {min(i, 3)}" for i in range(5)]
@@ -96,7 +92,7 @@ def test_supervision(answer: SegmentResponse) -> None:
     assert len(answer_with([]).to_supervision()) == 0
 
 
-def test_label_studio(answer: SegmentResponse) -> None:
+def test_label_studio_reads_the_masks_back(answer: SegmentResponse) -> None:
     rows = answer.to_label_studio(labels={f"thing {i}": f"label{i}" for i in range(4)})
     flat = [
         {**row["value"], **{name: row[name] for name in row if name != "value"}} for row in rows
@@ -123,7 +119,7 @@ def test_long_brush_strokes_are_read_back() -> None:
     assert np.array_equal(brush.decode_rle(brush_rle(mask))[3::4].reshape(mask.shape), mask * 255)
 
 
-def test_fiftyone(tmp_path: Path) -> None:
+def test_fiftyone_reads_the_masks_back(tmp_path: Path) -> None:
     """In an environment of its own, without vLLM: `make fiftyone` builds it."""
     if not FIFTYONE.exists():
         pytest.skip("no environment with FiftyOne: `make fiftyone` builds it")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.pictures import encoded, gradient
 from vllm_csp.images import NamedImage
-from vllm_csp.serving.protocol import decoded_image
+from vllm_csp.serving.protocol import decoded_image_in
 from vllm_csp.serving.segment.request import SegmentRequest
 
 FILE = base64.b64encode(encoded(gradient(8, 6))).decode()
@@ -25,14 +25,14 @@ def test_an_image_is_rendered_once_and_then_let_go_of_whoever_keeps_the_messages
     gone = weakref.ref(image.image)
     request = call.chat_request("Where?", image)
     del image
-    with decoded_image(request):
+    with decoded_image_in(request):
         # As vLLM's parser does.
         kept = request.messages[0]["content"]
         assert kept[0]["image_pil"].image.size == (8, 6)
         assert kept[1] == ADDRESS[1]
     assert gone() is None
     assert request.messages == [{"role": "user", "content": ADDRESS}]
-    with decoded_image(request):
+    with decoded_image_in(request):
         assert request.messages == [{"role": "user", "content": ADDRESS}]
 
 
@@ -43,7 +43,7 @@ def test_questions_that_are_not_rendered_yet_keep_the_image() -> None:
     # A long address is the same text for all.
     urls = [one.messages[0]["content"][0]["image_url"]["url"] for one in (first, second)]
     assert urls[0] is urls[1]
-    with decoded_image(first):
+    with decoded_image_in(first):
         pass
-    with decoded_image(second):
+    with decoded_image_in(second):
         assert second.messages[0]["content"][0]["image_pil"].image.size == (8, 6)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.pictures import encoded, gradient
+from vllm_csp.image_effort import MOST_SCANS
 from vllm_csp.images import ImageError, decode_image
-from vllm_csp.media.effort import MOST_SCANS
 
 SIDE = 4096
 SECONDS = 5
