@@ -17,13 +17,7 @@ from vllm_csp.serving.segmenter import Segmenter
 @contextmanager
 def in_process(checkpoint: str, **engine_args: Any) -> Iterator[Segmenter]:
     """`Segmenter` with its engine core and worker in reach; nothing of it is left behind."""
-    set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # vLLM collects eight times over, most of the time that a small engine takes.
-        patch.setattr(gc, "collect", lambda *args: 0)
-        patch.setattr(dispatcher, "register_kernels", register_new(dispatcher.register_kernels))
+    with engines_in_process():
         segmenter = Segmenter(checkpoint, **engine_args)
         # vLLM's CPU worker has put a function there that logs a warning at every call.
         torch.set_num_threads = lambda _: None  # type: ignore[assignment]
@@ -31,6 +25,21 @@ def in_process(checkpoint: str, **engine_args: Any) -> Iterator[Segmenter]:
             yield segmenter
         finally:
             segmenter.close()
+
+
+@contextmanager
+def engines_in_process() -> Iterator[None]:
+    """Within it vLLM's offline engines start no process of their own."""
+    set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        # vLLM collects eight times over, most of the time that a small engine takes.
+        patch.setattr(gc, "collect", lambda *args: 0)
+        patch.setattr(dispatcher, "register_kernels", register_new(dispatcher.register_kernels))
+        try:
+            yield
+        finally:
             torch.set_num_threads = set_num_threads
             torch.set_num_threads(threads)
     gc.unfreeze()

@@ -36,9 +36,14 @@ def child() -> None:
     time.sleep(60)
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
 @pytest.mark.parametrize(
-    ("name", "ends"), [("EngineCore_DP1", True), ("VllmWorker-0", True), ("Process-1", False)]
+    ("name", "ends", "method"),
+    [
+        ("EngineCore_DP1", True, "spawn"),
+        ("EngineCore_DP1", True, "fork"),
+        ("VllmWorker-0", True, "spawn"),
+        ("Process-1", False, "fork"),
+    ],
 )
 def test_the_engine_ends_when_its_parent_is_killed(name: str, ends: bool, method: str) -> None:
     parent = subprocess.Popen(

@@ -26,6 +26,7 @@ def hollow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_checkpoint(SIZE, hollow=True)
 
 
+@pytest.mark.slow
 def test_a_server_and_a_baseline_answer_with_masks(hollow: Path) -> None:
     options = ["--hollow", f"--layers={SIZE.layers}", f"--hidden={SIZE.hidden}"]
     options += ["--concurrency", "1", "--per-image", "1", "--requests", "1", "--dtype", "float32"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.in_process import engines_in_process
 from tests.oracle import Recording, oracle_folder, recording, recordings
 from tests.server import Server
 from vllm_csp.serving.cli import app
@@ -48,7 +49,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def report(oracle: Path, reasonseg: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of two policies, each with an engine of its own."""
     output = tmp_path_factory.mktemp("report")
-    evaluate(*arguments(reasonseg, output, "dense", "csp"))
+    with engines_in_process():
+        evaluate(*arguments(reasonseg, output, "dense", "csp"))
     return output
 
 

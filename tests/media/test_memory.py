@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -48,6 +49,7 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> Refusals:
 
 @pytest.fixture
 def memory(refusals: Refusals) -> Iterator[ImageMemory]:
+    gc.collect()  # Images of tests before this one may be in reference cycles.
     found = ImageMemory.instance()
     found.bound(WHILE_DECODED + KEPT, refusals)
     assert found.held == 0

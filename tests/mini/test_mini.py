@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.overlap import iou
+from tests.in_process import in_process
 from vllm_csp.evaluation.outcome import same_text
 from vllm_csp.masks import encode_mask
 from vllm_csp.mini import MINI
@@ -20,11 +21,10 @@ LEAST_IOU = 0.65
 
 @pytest.fixture(scope="module")
 def segmenter() -> Iterator[Segmenter]:
-    segmenter = Segmenter(
+    with in_process(
         str(MINI), enforce_eager=True, max_model_len=1024, kv_cache_memory_bytes=1 << 26
-    )
-    yield segmenter
-    segmenter.close()
+    ) as segmenter:
+        yield segmenter
 
 
 @pytest.fixture(scope="module")

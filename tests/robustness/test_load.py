@@ -14,7 +14,7 @@ from tests.robustness.conftest import Golden
 from tests.server import Server
 
 CLIENTS = 8
-SECONDS = 20
+SECONDS = 10
 
 
 @pytest.mark.timeout(600)
