@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -149,15 +150,25 @@ def test_png_answers_become_the_same_coco(server: Server, tmp_path: Path) -> Non
     assert iou(one["segmentation"], other["segmentation"]) >= 0.999
 
 
-def test_outputs_do_not_depend_on_the_order_of_answers(journal: Path, tmp_path: Path) -> None:
-    lines = journal.read_bytes().splitlines(keepends=True)
-    (tmp_path / "other.jsonl").write_bytes(b"".join(reversed(lines)))
-    for name, write in WRITERS.items():
-        if name in (OutputFormat.MASKS, OutputFormat.COCO_RESULTS):
-            continue
-        write(journal, tmp_path / "one")
-        write(tmp_path / "other.jsonl", tmp_path / "two")
-        assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+@pytest.mark.parametrize("name", WRITERS)
+def test_outputs_do_not_depend_on_the_order_of_answers(
+    undisturbed: Undisturbed, tmp_path: Path, name: OutputFormat
+) -> None:
+    lines = copy.deepcopy(list(undisturbed.answers.values()))
+    for number, line in enumerate(lines):
+        line["input"] |= {"image_id": number % 2, "category_id": 1 + number // 2}
+    for order, journal in ((1, "one"), (-1, "two")):
+        write_lines(tmp_path / f"{journal}.jsonl", lines[::order])
+        WRITERS[name](tmp_path / f"{journal}.jsonl", tmp_path / journal)
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one == two
+    assert all(one.values())
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    """Of a file, or of all files of a folder."""
+    files = [file for file in output.rglob("*") if file.is_file()] if output.is_dir() else [output]
+    return {str(file.relative_to(output)): file.read_bytes() for file in files}
 
 
 def test_every_format_writes_names_that_are_not_utf8(tmp_path: Path) -> None:
