@@ -1,4 +1,9 @@
-"""Engines inside the test's process, which start in two seconds instead of twenty."""
+"""Engines inside the test's process, which start in two seconds instead of twenty.
+
+Those whose layers have the same sizes must compute on equally many threads: vLLM keeps oneDNN's
+matrix products by size for as long as the process lives, made for the threads of the first one;
+with fewer they leave rows out.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +22,6 @@ from vllm_csp.serving.segmenter import Segmenter
 @contextmanager
 def in_process(checkpoint: str, **engine_args: Any) -> Iterator[Segmenter]:
     """`Segmenter` with its engine core and worker in reach; nothing of it is left behind."""
-    with engines_in_process():
-        segmenter = Segmenter(checkpoint, **engine_args)
-        # vLLM's CPU worker has put a function there that logs a warning at every call.
-        torch.set_num_threads = lambda _: None  # type: ignore[assignment]
-        try:
-            yield segmenter
-        finally:
-            segmenter.close()
-
-
-@contextmanager
-def engines_in_process() -> Iterator[None]:
-    """Within it vLLM's offline engines start no process of their own."""
     set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -37,9 +29,13 @@ def engines_in_process() -> Iterator[None]:
         # vLLM collects eight times over, most of the time that a small engine takes.
         patch.setattr(gc, "collect", lambda *args: 0)
         patch.setattr(dispatcher, "register_kernels", register_new(dispatcher.register_kernels))
+        segmenter = Segmenter(checkpoint, **engine_args)
+        # vLLM's CPU worker has put a function there that logs a warning at every call.
+        torch.set_num_threads = lambda _: None  # type: ignore[assignment]
         try:
-            yield
+            yield segmenter
         finally:
+            segmenter.close()
             torch.set_num_threads = set_num_threads
             torch.set_num_threads(threads)
     gc.unfreeze()

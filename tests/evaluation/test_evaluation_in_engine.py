@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.in_process import engines_in_process
 from tests.oracle import Recording, oracle_folder, recording, recordings
 from tests.server import Server
 from vllm_csp.serving.cli import app
@@ -49,8 +48,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def report(oracle: Path, reasonseg: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of two policies, each with an engine of its own."""
     output = tmp_path_factory.mktemp("report")
-    with engines_in_process():
-        evaluate(*arguments(reasonseg, output, "dense", "csp"))
+    evaluate(*arguments(reasonseg, output, "dense", "csp"))
     return output
 
 

@@ -19,7 +19,8 @@ from vllm.model_executor.models.utils import AutoWeightsLoader
 from vllm.utils.torch_utils import set_default_torch_dtype
 
 from tests.models.published import Published
-from vllm_csp.models.lisa import VISION_TOWER_PREFIX, LISAForCausalLM
+from vllm_csp.models.lisa import LISAForCausalLM
+from vllm_csp.models.weight_names import VISION_TOWER_PREFIX
 from vllm_csp.sam.vit_geometry import VIT_H
 
 SKIPPED = "rotary_emb.inv_freq"

@@ -19,7 +19,6 @@ from vllm.model_executor.models.interfaces import MultiModalEmbeddings, Supports
 from vllm.model_executor.models.module_mapping import MultiModelKeys
 from vllm.model_executor.models.utils import (
     AutoWeightsLoader,
-    WeightsMapper,
     init_vllm_registered_model,
     maybe_prefix,
 )
@@ -44,6 +43,7 @@ from vllm_csp.models.sam_source import SamSource, encode_stream
 from vllm_csp.models.stage_runner import StageRunner
 from vllm_csp.models.staged_llama import StagedLlamaForCausalLM
 from vllm_csp.models.vision_probe import VisionProbe
+from vllm_csp.models.weight_names import VISION_TOWER_PREFIX, WEIGHT_NAMES
 from vllm_csp.orphans import end_with_parent
 from vllm_csp.readout.recorder import Recorder
 from vllm_csp.readout.store import ReadoutStore
@@ -52,8 +52,6 @@ from vllm_csp.sam.sam import Sam
 from vllm_csp.schedules import staged_schedule
 from vllm_csp.timeline import Timeline
 from vllm_csp.tokens import Schedule
-
-VISION_TOWER_PREFIX = "vision_tower."
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -78,28 +76,7 @@ class LISAForCausalLM(nn.Module, SupportsMultiModal):
         "gate_up_proj": ["gate_proj", "up_proj"],
     }
 
-    hf_to_vllm_mapper = WeightsMapper(
-        orig_to_new_substr={"rotary_emb.inv_freq": None, ".position_ids": None},
-        orig_to_new_prefix={
-            "model.mm_projector.": "mm_projector.",
-            "model.text_hidden_fcs.": "text_hidden_fcs.",
-            "model.visual_model.": "visual_model.",
-            # Some forks keep the tower in the checkpoint; it is read from its own place.
-            "model.vision_tower.": None,
-            "model.": "language_model.model.",
-            "lm_head.": "language_model.lm_head.",
-            # The rest of a full CLIP checkpoint.
-            f"{VISION_TOWER_PREFIX}text_model.": None,
-            f"{VISION_TOWER_PREFIX}visual_projection.": None,
-            f"{VISION_TOWER_PREFIX}text_projection.": None,
-            f"{VISION_TOWER_PREFIX}logit_scale": None,
-            # transformers 5 saves a vision tower without its outermost name.
-            **{
-                f"{VISION_TOWER_PREFIX}{part}.": f"{VISION_TOWER_PREFIX}vision_model.{part}."
-                for part in ("embeddings", "encoder", "pre_layrnorm", "post_layernorm")
-            },
-        },
-    )
+    hf_to_vllm_mapper = WEIGHT_NAMES
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
